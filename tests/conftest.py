@@ -1,0 +1,25 @@
+"""Shared set-up of the tests: one thread for torch, and no tuning to the machine's load."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)  # small matrices: threads cost more than they bring
+
+settings.register_profile(
+    "companion",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("companion")
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device at hand."""
+    return request.param
