@@ -1,0 +1,289 @@
+"""What a run leaves behind: the record of losses, margins and layer norms along a path.
+
+Every method of this package that moves the weights (the flow, gradient descent, the loss-based
+schedules) measures itself with the same :class:`Recorder`, so that their paths compare like with
+like. Throughout, ``l = -log sum_n loss_n`` takes the *sum* of the losses, not their mean: only
+then is ``l / prod_k rho_k`` known to be monotone (Lyu & Li 2020, Thm 4.1; with the mean, an
+entropy term has the wrong sign).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+
+import torch
+from torch import Tensor
+
+from companion import _checks, losses
+from companion.networks import Network, Params, layer_norms
+
+
+@dataclass(frozen=True)
+class LogLoss:
+    """Stop once log sum_n loss_n is at or below ``value`` (natural logarithm, e.g. -1000)."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"value must be finite, got {self.value!r}.")
+
+    def reached(self, log_loss: float, log_time: float) -> bool:
+        """Whether the run has arrived."""
+        return log_loss <= self.value
+
+
+@dataclass(frozen=True)
+class LogTime:
+    """Stop once the log of the flow's own time t of PNAS Eq. 1 is at or above ``value``."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"value must be finite, got {self.value!r}.")
+
+    def reached(self, log_loss: float, log_time: float) -> bool:
+        """Whether the run has arrived."""
+        return log_time >= self.value
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A path of one network through weight space, measured at T records.
+
+    Margins are normalized by ``rho = prod_k rho_k`` (PNAS 2020, section 3.B), so they are margins
+    of f(V; x) and do not change when a layer is rescaled.
+
+    Attributes:
+        log_inverse_loss: (T,) l = -log sum_n loss_n.
+        log_time: (T,) log of the time t of PNAS Eq. 1 (mean of the losses), -inf at the start;
+            NaN for methods that do not follow the flow.
+        hard_margin: (T,) min_n y_n f(V; x_n).
+        smoothed_margin: (T,) log(1 / sum of the losses) / rho for the exponential loss; in
+            general the margin at which one sample would have the loss of them all, over rho.
+        support_vector: (T,) index n of the sample with the smallest margin.
+        accuracy: (T,) fraction of samples with y_n f(W; x_n) > 0.
+        rho: (T, K) layer norms rho_k = ||W_k||_F.
+        evaluations: (T,) gradient evaluations spent so far.
+        params: the weights at the end.
+        snapshots: weights at the recorded steps ``snapshot_index``, leading axis S.
+        snapshot_index: (S,) positions of the snapshots among the T records.
+        norm_correction: (T,) largest relative change |c - 1| of a layer norm by the projection
+            onto Lemma 1 in the step before this record; 0 where a method does not project.
+        reached: whether the run arrived where ``until`` asked.
+    """
+
+    log_inverse_loss: Tensor
+    log_time: Tensor
+    hard_margin: Tensor
+    smoothed_margin: Tensor
+    support_vector: Tensor
+    accuracy: Tensor
+    rho: Tensor
+    evaluations: Tensor
+    params: Params
+    snapshots: Params
+    snapshot_index: Tensor
+    norm_correction: Tensor
+    reached: bool
+
+    @cached_property
+    def separated_at(self) -> int:
+        """Position of the record from which on all samples stay on the right side.
+
+        Raises:
+            ValueError: if the last record does not separate the data.
+        """
+        wrong = torch.nonzero(self.accuracy < 1.0)
+        first = int(wrong[-1]) + 1 if len(wrong) else 0
+        if first == len(self.accuracy):
+            raise ValueError("The path never separates the data; follow the flow further.")
+        return first
+
+    @cached_property
+    def monotone_from(self) -> int:
+        """Position of the record from which on l > 0, where the monotonicity theorem applies."""
+        below = torch.nonzero(self.log_inverse_loss <= 0)
+        first = int(below[-1]) + 1 if len(below) else 0
+        if first == len(self.log_inverse_loss):
+            raise ValueError("The path never reaches a total loss below 1; follow it further.")
+        return first
+
+    @property
+    def smoothed_margin_fall(self) -> float:
+        """Largest relative fall of the smoothed margin between records once l > 0 (0: none)."""
+        return largest_fall(self.smoothed_margin[self.monotone_from :])
+
+    @property
+    def hard_margin_fall(self) -> float:
+        """Largest relative fall of the hard margin between records after separation (0: none)."""
+        return largest_fall(self.hard_margin[self.separated_at :])
+
+    @property
+    def norm_drift(self) -> float:
+        """Largest relative drift of the conserved differences rho_k^2 - rho_j^2 (Lemma 1).
+
+        The change of ``rho_k^2 - rho_j^2`` since the start, over the mean of the rho_k^2 at that
+        record; 0 for one layer. This is what a projected method forces to zero; see
+        ``norm_correction`` for what it had to correct.
+        """
+        squares = self.rho**2
+        gaps = squares - squares.mean(dim=1, keepdim=True)
+        return float(((gaps - gaps[0]).abs() / squares.mean(dim=1, keepdim=True)).max())
+
+    @cached_property
+    def switches(self) -> Tensor:
+        """Positions of the records, after separation, at which the support vector is a new one."""
+        after = self.support_vector[self.separated_at :]
+        return torch.nonzero(after[1:] != after[:-1])[:, 0] + 1 + self.separated_at
+
+    def snapshot(self, i: int) -> Params:
+        """Return the weights of snapshot i as the parameters of one network."""
+        return {name: W[i] for name, W in self.snapshots.items()}
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the record to a file that :meth:`load` reads."""
+        torch.save({f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Trajectory:
+        """Read a record written by :meth:`save`; nothing but tensors is unpickled."""
+        return cls(**torch.load(path, weights_only=True))
+
+
+def largest_fall(values: Tensor) -> float:
+    """Return the largest relative fall max_i (v_i - v_{i+1}) / |v_i| of a sequence, at least 0.
+
+    >>> largest_fall(torch.tensor([1.0, 2.0, 1.5, 3.0]))
+    0.25
+    """
+    if len(values) < 2:
+        return 0.0
+    return max(0.0, float(((values[:-1] - values[1:]) / values[:-1].abs()).max()))
+
+
+def equivalent_margin(l: float, loss: str) -> float:  # noqa: E741
+    """Return the margin at which a single sample would have the total loss exp(-l).
+
+    l itself for the exponential loss, ``-log(exp(L) - 1)`` with L = exp(-l) for the logistic one
+    (Lyu & Li 2020, section 3 and Definition A.3); the two agree to rounding once l > 37.
+
+    >>> equivalent_margin(1000.0, "logistic")
+    1000.0
+    """
+    if loss == "exponential" or l > 37:
+        return l
+    total = math.exp(-l)
+    if total > 1:  # exp(L) overflows long before L does
+        return -(total + math.log1p(-math.exp(-total)))
+    return l - math.log(math.expm1(total) / total)
+
+
+class Objective:
+    """l(W) = -log sum_n loss(y_n f(W; x_n)) with its gradient, for one network.
+
+    The gradient ``sum_n q_n y_n df(W; x_n) / dW`` has weights q_n that sum to one for the
+    exponential loss; it neither underflows nor overflows, however small the loss.
+    """
+
+    def __init__(self, net: Network, params: Params, x: Tensor, y: Tensor, loss: str) -> None:
+        _checks.dataset(x, y)
+        _checks.choice("loss", loss, losses.KINDS)
+        if net.num_outputs != 1:
+            raise ValueError(f"net must have one output, got {net.num_outputs}.")
+        for name, W in params.items():
+            _checks.finite(f"params[{name!r}]", W)
+        self.net, self.x, self.y, self.loss = net, x, y, loss
+        if net(params, x).ndim != 1:
+            raise ValueError("params must be those of one network, got an ensemble.")
+
+    def margins(self, params: Params) -> Tensor:
+        """Return y_n f(W; x_n), shape (N,)."""
+        return self.y * self.net(params, self.x)
+
+    def __call__(self, params: Params) -> tuple[float, Tensor, Params]:
+        """Return l, the margins y_n f(W; x_n) of shape (N,), and the gradient of l."""
+        f, pullback = self.net.vjp(params, self.x)
+        margins = self.y * f
+        log_loss = float(losses.log_loss(margins, self.loss))
+        weights = losses.example_weights(margins, self.loss)
+        return -log_loss, margins, pullback(weights * self.y)
+
+
+class Recorder:
+    """Collects the records of a run and keeps snapshots of the weights at chosen l."""
+
+    def __init__(self, loss: str, snapshots: Sequence[float]) -> None:
+        self.loss = loss
+        self.pending = sorted(float(level) for level in snapshots)
+        if not all(math.isfinite(level) for level in self.pending):
+            raise ValueError(f"snapshots must be finite values of l, got {list(snapshots)}.")
+        self.rows: list[tuple[float, ...]] = []
+        self.rho: list[Tensor] = []
+        self.kept: list[Params] = []
+        self.kept_at: list[int] = []
+
+    def add(
+        self,
+        l: float,  # noqa: E741 (the letter of the literature)
+        margins: Tensor,
+        params: Params,
+        *,
+        log_time: float,
+        evaluations: int,
+        correction: float = 0.0,
+    ) -> None:
+        """Measure one point of the path."""
+        rho = layer_norms(params)
+        product = float(rho.prod())
+        smallest, index = margins.min(dim=0)
+        self.rows.append(
+            (
+                l,
+                log_time,
+                float(smallest) / product,
+                equivalent_margin(l, self.loss) / product,
+                float(index),
+                float((margins > 0).double().mean()),
+                float(evaluations),
+                correction,
+            )
+        )
+        self.rho.append(rho.detach().cpu())
+        if self.pending and l >= self.pending[0]:
+            self.pending = [level for level in self.pending if level > l]
+            self.kept.append({name: W.detach().clone() for name, W in params.items()})
+            self.kept_at.append(len(self.rows) - 1)
+
+    def finish(self, params: Params, *, reached: bool) -> Trajectory:
+        """Return the record of the whole run."""
+        table = torch.tensor(self.rows, dtype=torch.float64)
+        columns = dict(
+            zip(
+                ("log_inverse_loss", "log_time", "hard_margin", "smoothed_margin"),
+                table[:, :4].T.contiguous(),
+                strict=True,
+            )
+        )
+        return Trajectory(
+            **columns,
+            support_vector=table[:, 4].long(),
+            accuracy=table[:, 5].contiguous(),
+            rho=torch.stack(self.rho).double(),
+            evaluations=table[:, 6].long(),
+            norm_correction=table[:, 7].contiguous(),
+            params={name: W.detach().clone() for name, W in params.items()},
+            snapshots={
+                name: torch.stack([kept[name] for kept in self.kept]) for name in params
+            }
+            if self.kept
+            else {name: W.detach()[None][:0] for name, W in params.items()},
+            snapshot_index=torch.tensor(self.kept_at, dtype=torch.long),
+            reached=reached,
+        )
