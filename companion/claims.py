@@ -129,18 +129,27 @@ class Table:
         )
 
     def _repr_html_(self) -> str:
-        heads = ("Claim", "Source", "Paper", "Corrected", "Verdict")
-        header = "".join(f'<th scope="col">{head}</th>' for head in heads)
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td>{html.escape(cell)}</td>"
-                for cell in (c.id, c.source, c.statement, c.corrected, c.verdict or "open")
-            )
-            + "</tr>"
-            for c in self.claims
-        )
-        return f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>"
+        return "".join(_entry(claim) for claim in self.claims)
+
+
+def _entry(claim: Claim) -> str:
+    """One claim as HTML: its id and verdict, what the source says, what this book says."""
+    lines = [("Source", claim.source), ("Claim", claim.statement), ("Here", claim.corrected)]
+    terms = "".join(f"<dt>{head}</dt><dd>{_prose(text)}</dd>" for head, text in lines)
+    verdict = claim.verdict or "open"
+    return (
+        f'<div class="claim"><p class="claim-head"><code>{html.escape(claim.id)}</code> '
+        f'<strong class="claim-verdict">{verdict}</strong></p><dl>{terms}</dl></div>'
+    )
+
+
+def _prose(text: str) -> str:
+    """Escape a sentence and hand its $...$ to MathJax, which reads \\( ... \\) in raw HTML."""
+    pieces = html.escape(text, quote=False).split("$")
+    return "".join(
+        f'<span class="math notranslate nohighlight">\\({piece}\\)</span>' if i % 2 else piece
+        for i, piece in enumerate(pieces)
+    )
 
 
 def table(part: str | None = None, *, ids: Iterable[str] | None = None) -> Table:
@@ -246,7 +255,7 @@ class Record:
     def __str__(self) -> str:
         bounds = " and ".join(map(str, self.bounds))
         mark = "✓" if self.passed else "✗"
-        return f"{mark} {self.id} · {self.quantity}: {_format(self.measured)} (claimed {bounds})"
+        return f"{mark} {self.id} · {self.quantity}: {_format(self.measured)} (required {bounds})"
 
     def bundle(self) -> dict[str, Any]:
         """Return the mime bundle that Jupyter shows and the concordance reads."""
@@ -260,7 +269,7 @@ class Record:
             f'<span role="img" aria-label="holds">✓</span> '
             f'<a href="#{anchor}"><code>{html.escape(self.id)}</code></a> '
             f"{html.escape(self.quantity)}: <strong>{_format(self.measured)}</strong> "
-            f'<span class="claim-bound">(claimed {bounds})</span></p>'
+            f'<span class="claim-bound">(required {bounds})</span></p>'
         )
 
     def _json(self) -> dict[str, Any]:
@@ -317,7 +326,7 @@ def check(
     >>> check("theorem-3", "units at n = 8, k = 2", 45, equals=42)
     Traceback (most recent call last):
     ...
-    companion.claims.ClaimError: theorem-3: units at n = 8, k = 2 is 45, claimed = 42.
+    companion.claims.ClaimError: theorem-3: units at n = 8, k = 2 is 45, required = 42.
     """
     claim = get(claim_id)
     if not isinstance(quantity, str) or not quantity.strip():
@@ -411,7 +420,7 @@ def _complaint(record: Record, value: Any) -> str:
     shown = _format(record.measured)
     if any(_format(b.value) == shown and b.value != value for b in record.bounds):
         shown = str(value)  # six digits would hide the difference
-    return f"{record.id}: {record.quantity} is {shown}, claimed {bounds}."
+    return f"{record.id}: {record.quantity} is {shown}, required {bounds}."
 
 
 def _plain(value: Any) -> int | float:

@@ -216,7 +216,7 @@ def quadrants(
     _checks.integer("seed", seed, at_least=0)
     low, high = (_checks.positive(f"radius[{i}]", r) for i, r in enumerate(radius))
     if low >= high:
-        raise ValueError(f"radius must be (smallest, largest) with smallest < largest, got {radius}.")
+        raise ValueError(f"radius must be (smallest, largest), in this order, got {radius}.")
     _check_dtype(dtype)
     generator = torch.Generator().manual_seed(seed)
     angle = 2 * torch.pi * torch.rand(N, generator=generator, dtype=torch.float64)

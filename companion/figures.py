@@ -30,6 +30,7 @@ __all__ = [
     "figure",
     "lines",
     "margin",
+    "margin_curves",
     "palette",
     "plane",
     "pulls",
@@ -78,7 +79,7 @@ def _image(picture: _render.Picture, alt: str, name: str, style: str) -> str:
 
 
 def figure(
-    draw: Callable[[Canvas], None], *, alt: str, size: tuple[float, float] = (7.2, 4.2)
+    draw: Callable[[Canvas], None], *, alt: str, size: tuple[float, float] = (6.4, 4.0)
 ) -> Figure:
     """A figure that ``draw`` draws once in the light and once in the dark theme.
 
@@ -120,7 +121,7 @@ def lines(
     yscale: str = "linear",
     levels: Mapping[str, float] | None = None,
     markers: bool = False,
-    size: tuple[float, float] = (7.2, 4.2),
+    size: tuple[float, float] = (6.4, 4.0),
 ) -> Figure:
     """Curves over a common axis, each named at its right end.
 
@@ -172,7 +173,7 @@ def margin(
     *,
     alt: str,
     xscale: str = "symlog",
-    size: tuple[float, float] = (7.2, 4.2),
+    size: tuple[float, float] = (6.4, 4.0),
 ) -> Figure:
     """The normalized margins along a path, with each change of support vector (PNAS Fig. 3).
 
@@ -209,6 +210,19 @@ def margin(
         ax.legend(loc="lower right")
 
     return figure(draw, alt=alt, size=size)
+
+
+def margin_curves(ax: Axes, x: Any, hard: Any, smoothed: Any) -> None:
+    """Plot a hard and a smoothed margin as everywhere in the book; for use inside draw.
+
+    ``x``, ``hard`` and ``smoothed`` have shape (T,). Raises ValueError if they differ in length.
+    """
+    x = _vector("x", x)
+    role = colors()
+    ax.plot(x, _vector("hard", hard, len(x), "x"), color=role.c1, linestyle="-",
+            label="hard margin", zorder=2.5)  # fmt: skip
+    ax.plot(x, _vector("smoothed", smoothed, len(x), "x"), color=role.c0, linestyle="--",
+            label="smoothed margin")  # fmt: skip
 
 
 class Plane(NamedTuple):
@@ -288,8 +302,8 @@ def pulls(ax: Axes, x: Any, direction: Any, terms: Any, weights: Any) -> None:
 
     ``x`` (N, 2) points, ``direction`` (2,) the unit vector v, ``terms`` (N, 2) the pulls B_n
     orthogonal to v, ``weights`` (N,) their weights alpha_n >= 0, which are scaled to sum 1. Each
-    alpha_n B_n is an arrow from the tip of v, its label the sample's number from 1 on; the thick
-    arrow is their sum, zero at equilibrium.
+    alpha_n B_n is a thin arrow from the tip of v; the thick arrow below them is their sum, zero at
+    equilibrium. Points are as large as their weights and numbered from 1 on.
 
     Raises ValueError if the shapes do not fit or the weights do not have a positive sum.
     """
@@ -309,9 +323,9 @@ def pulls(ax: Axes, x: Any, direction: Any, terms: Any, weights: Any) -> None:
     arrow = {"angles": "xy", "scale_units": "xy", "scale": 1, "zorder": 3}
     ax.quiver(0, 0, *v, color=role.ink, width=0.012, **arrow)
     ax.annotate("$v$", 0.5 * v, (0, 8), textcoords="offset points")
+    ax.quiver(*v, *(shares @ pull), color=role.muted, width=0.030, **{**arrow, "zorder": 2})
     for n, share in enumerate(shares):
-        ax.quiver(*v, *(share * pull[n]), color=role.cycle[1 + n % 4], width=0.010, **arrow)
-    ax.quiver(*v, *(shares @ pull), color=role.ink, width=0.022, **{**arrow, "zorder": 4})
+        ax.quiver(*v, *(share * pull[n]), color=role.cycle[1 + n % 4], width=0.012, **arrow)
     ax.set(xlabel="$x_1$", ylabel="$x_2$", xlim=(-0.3, reach[0]), ylim=(-reach[1], reach[1]))
 
 
@@ -408,9 +422,7 @@ def _draw_margins(ax: Axes, record: _Record) -> None:
     if falls:
         ax.broken_barh(falls, (0, 1), transform=ax.get_xaxis_transform(), color=role.fill,
                        linewidth=0.8, label="hard margin falls", zorder=0.5)  # fmt: skip
-    ax.plot(record.l, record.hard, color=role.c1, linestyle="-", label="hard margin",
-            zorder=2.5)  # fmt: skip
-    ax.plot(record.l, record.smoothed, color=role.c0, linestyle="--", label="smoothed margin")
+    margin_curves(ax, record.l, record.hard, record.smoothed)
     if record.separated is not None:
         ax.axvline(record.l[record.separated], color=role.muted, linestyle=":", linewidth=1.6,
                    label="all points separated")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import inspect
 import itertools
@@ -15,6 +16,7 @@ from importlib import resources
 from typing import Any
 
 from matplotlib.figure import Figure as Canvas
+from matplotlib.transforms import Bbox
 
 from companion import _render
 from companion._frames import Bitmaps, Drawings, Frames, ThemesDiffer
@@ -80,7 +82,7 @@ def explore(
     draw: Callable[..., None],
     *,
     alt: Callable[..., str],
-    size: tuple[float, float] = (7.2, 4.2),
+    size: tuple[float, float] = (6.4, 4.0),
     limit: int = _MOST_BYTES,
     num_colors: int = 64,
     **sliders: Slider,
@@ -242,21 +244,43 @@ def _render_frames(
     num_colors: int,
 ) -> Frames:
     fig = _render.canvas(size, _DPI)
+    layout = _shared_layout(fig, draw, points)
     try:
-        if _drawings_are_lighter(draw, points[0], fig, num_colors):
-            return _fill(Drawings(), _render.svg, draw, points, fig, limit)
+        if _drawings_are_lighter(draw, points[0], fig, layout, num_colors):
+            return _fill(Drawings(), _render.svg, draw, points, fig, layout, limit)
     except ThemesDiffer:
         pass  # such as an image inside the drawing: only pixels can share it between themes
-    return _fill(Bitmaps(num_colors), _render.rgb, draw, points, fig, limit)
+    return _fill(Bitmaps(num_colors), _render.rgb, draw, points, fig, layout, limit)
+
+
+def _shared_layout(
+    fig: Canvas, draw: Callable[..., None], points: list[dict[str, Any]]
+) -> list[Bbox]:
+    """One place per axes for all frames, so that nothing jumps: what the first and the last share.
+
+    Empty, so that each frame is laid out by itself, where these differ in their axes.
+    """
+    places = []
+    for point in (points[0], points[-1]):
+        with _render.drawn(fig, functools.partial(draw, **point), "light"):
+            places.append(_render.layout(fig))
+    if len(places[0]) != len(places[1]):
+        return []
+    shared = [Bbox.intersection(a, b) for a, b in zip(*places, strict=True)]
+    return [] if None in shared else shared
 
 
 def _drawings_are_lighter(
-    draw: Callable[..., None], point: dict[str, Any], fig: Canvas, num_colors: int
+    draw: Callable[..., None],
+    point: dict[str, Any],
+    fig: Canvas,
+    layout: list[Bbox],
+    num_colors: int,
 ) -> bool:
     """Whether one frame takes fewer bytes as SVG than as PNG, and is quick to show."""
     svg, png = Drawings(), Bitmaps(num_colors)
-    svg.append(*_in_both_themes(fig, draw, point, _render.svg))
-    png.append(*_in_both_themes(fig, draw, point, _render.rgb))
+    svg.append(*_in_both_themes(fig, draw, point, layout, _render.svg))
+    png.append(*_in_both_themes(fig, draw, point, layout, _render.rgb))
     short = len(svg.uri(0)) <= _render.LONGEST_SVG
     return short and svg.num_characters < png.num_characters
 
@@ -267,10 +291,11 @@ def _fill(
     draw: Callable[..., None],
     points: list[dict[str, Any]],
     fig: Canvas,
+    layout: list[Bbox],
     limit: int,
 ) -> Frames:
     for number, point in enumerate(points, start=1):
-        frames.append(*_in_both_themes(fig, draw, point, take))
+        frames.append(*_in_both_themes(fig, draw, point, layout, take))
         if frames.num_characters > limit:
             projected = frames.num_characters * len(points) // number
             raise _too_large(projected, limit, f", judging by {number} of {len(points)} frames")
@@ -281,14 +306,13 @@ def _in_both_themes(
     fig: Canvas,
     draw: Callable[..., None],
     point: dict[str, Any],
+    layout: list[Bbox],
     take: Callable[[Canvas], Any],
 ) -> tuple[Any, Any]:
-    def paint(fig: Canvas) -> None:
-        draw(fig, **point)
-
-    with _render.drawn(fig, paint, "light"):
-        light, layout = take(fig), _render.layout(fig)
-    with _render.drawn(fig, paint, "dark", layout=layout):
+    paint = functools.partial(draw, **point)
+    with _render.drawn(fig, paint, "light", layout=layout):
+        light, used = take(fig), _render.layout(fig)
+    with _render.drawn(fig, paint, "dark", layout=used):
         return light, take(fig)
 
 

@@ -136,9 +136,18 @@ def test_table_shows_one_part() -> None:
     table = claims.table("landscape")
     assert {claim.part for claim in table.claims} == {"landscape"}
     assert len(claims.table().claims) == len(claims.load())
-    assert "bezout" in str(table) and table._repr_html_().count("<tr>") == 1 + len(table.claims)
+    assert "bezout" in str(table)
+    page = table._repr_html_()
+    assert page.count('class="claim"') == len(table.claims) and "$" not in page
+    assert page.count(r"\(") == page.count(r"\)") > 0
     with pytest.raises(ValueError, match="part must be one of approximation, .* got 'x'"):
         claims.table("x")
+    chosen = claims.table(ids=["lemma-4", "eq-8"]).claims
+    assert [claim.id for claim in chosen] == ["lemma-4", "eq-8"]
+    with pytest.raises(ValueError, match="claim_id must be an id of claims.toml, got 'lemma-44'"):
+        claims.table(ids=["lemma-44"])
+    with pytest.raises(ValueError, match="Give part or ids"):
+        claims.table("landscape", ids=["eq-8"])
 
 
 # --- checks --------------------------------------------------------------------------------------
@@ -151,20 +160,20 @@ def test_table_shows_one_part() -> None:
 )  # fmt: skip
 def test_any_single_number_can_be_measured(measured: Any) -> None:
     claims.check("lemma-3", "three", measured, above=2, below=4.5, at_most=3, at_least=3)
-    with pytest.raises(claims.ClaimError, match="lemma-3: three is 3, claimed < 3"):
+    with pytest.raises(claims.ClaimError, match="lemma-3: three is 3, required < 3"):
         claims.check("lemma-3", "three", measured, below=3)
 
 
 @pytest.mark.parametrize(
     ("bounds", "match"),
     [
-        ({"below": 1.0}, "is 1.*claimed < 1"),
-        ({"above": 2}, "claimed > 2"),
-        ({"at_most": 0.5}, "claimed ≤ 0.5"),
-        ({"at_least": 1.5}, "claimed ≥ 1.5"),
-        ({"equals": 2, "rel": 0.1}, "claimed = 2 within 0.1 relative"),
-        ({"equals": 0, "abs": 1e-5}, "claimed = 0 within 1e-5 absolute"),
-        ({"above": 0, "below": 0.9}, "claimed < 0.9 and > 0"),
+        ({"below": 1.0}, "is 1.*required < 1"),
+        ({"above": 2}, "required > 2"),
+        ({"at_most": 0.5}, "required ≤ 0.5"),
+        ({"at_least": 1.5}, "required ≥ 1.5"),
+        ({"equals": 2, "rel": 0.1}, "required = 2 within 0.1 relative"),
+        ({"equals": 0, "abs": 1e-5}, "required = 0 within 1e-5 absolute"),
+        ({"above": 0, "below": 0.9}, "required < 0.9 and > 0"),
     ],
 )
 def test_violated_bound_names_everything(bounds: dict[str, Any], match: str) -> None:
@@ -174,7 +183,7 @@ def test_violated_bound_names_everything(bounds: dict[str, Any], match: str) -> 
 
 
 def test_a_violation_smaller_than_the_digits_shown_is_shown_in_full() -> None:
-    with pytest.raises(claims.ClaimError, match=r"is 1\.0000000000000002, claimed ≤ 1\."):
+    with pytest.raises(claims.ClaimError, match=r"is 1\.0000000000000002, required ≤ 1\."):
         claims.check("lemma-3", "ratio", 1.0 + 2**-52, at_most=1.0)
 
 
@@ -211,11 +220,11 @@ def test_tolerances_are_relative_to_the_stated_value(target: float, rel: float, 
 def test_integers_booleans_and_fractions_compare_exactly() -> None:
     huge = 10**400
     claims.check("theorem-2", "units", huge, equals=huge)
-    with pytest.raises(claims.ClaimError, match=r"is 1e400, claimed = 1e400|is 10+1"):
+    with pytest.raises(claims.ClaimError, match=r"is 1e400, required = 1e400|is 10+1"):
         claims.check("theorem-2", "units", huge + 1, equals=huge)
     claims.check("yarotsky-square", "error", Fraction(1, 4**30), equals=Fraction(1, 4**30))
     claims.check("lemma-3", "monotone", np.True_, equals=True)
-    with pytest.raises(claims.ClaimError, match="monotone is no, claimed = yes"):
+    with pytest.raises(claims.ClaimError, match="monotone is no, required = yes"):
         claims.check("lemma-3", "monotone", False, equals=True)
 
 
@@ -336,11 +345,11 @@ def test_records_travel_through_a_notebook(tmp_path: Path) -> None:
     assert (units.measured, units.cell) == (35, 2)
 
     output = nbformat.read(path, as_version=4).cells[1].outputs[0].data
-    assert output["text/plain"] == "✓ lemma-3 · largest fall, in a < b: 3.2e-7 (claimed < 1e-5)"
+    assert output["text/plain"] == "✓ lemma-3 · largest fall, in a < b: 3.2e-7 (required < 1e-5)"
     page = output["text/html"]
     assert '<p class="claim-check" id="check-lemma-3-largest-fall-in-a-b">' in page
     assert 'href="#check-lemma-3-largest-fall-in-a-b"' in page
-    assert "in a &lt; b" in page and "(claimed &lt; 1e-5)" in page and 'aria-label="holds"' in page
+    assert "in a &lt; b" in page and "(required &lt; 1e-5)" in page and 'aria-label="holds"' in page
 
 
 def test_malformed_records_and_files_are_named(tmp_path: Path) -> None:

@@ -207,3 +207,46 @@ def test_dtype_and_device(dtype: torch.dtype, device: str) -> None:
 def test_invalid_arguments_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+# --- quadrants -----------------------------------------------------------------------------------
+
+
+def test_quadrants_are_labelled_by_the_sign_of_the_product() -> None:
+    x, y = data.quadrants(200, seed=3, radius=(0.5, 2.0))
+    assert x.shape == (200, 2) and y.shape == (200,) and x.dtype == y.dtype == torch.float64
+    assert torch.equal(y, torch.where(x.prod(dim=1) > 0, 1.0, -1.0).double())
+    distance = x.norm(dim=1)
+    assert 0.5 <= distance.min() and distance.max() <= 2.0
+    assert len({(a > 0, b > 0) for a, b in x.tolist()}) == 4
+
+
+def test_quadrants_repeat_by_seed_and_are_not_linearly_separable() -> None:
+    x, y = data.quadrants(40, seed=1)
+    again, _ = data.quadrants(40, seed=1)
+    assert torch.equal(x, again) and not torch.equal(x, data.quadrants(40, seed=2).x)
+    assert SVC(kernel="linear", C=1e6).fit(x.numpy(), y.numpy()).score(x.numpy(), y.numpy()) < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_points": 1}, "num_points must be at least 2, got 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"radius": (2.0, 1.0)}, r"radius must be \(smallest, largest\), in this order"),
+        ({"radius": (0.0, 1.0)}, r"radius\[0\] must be finite and greater than 0"),
+    ],
+)
+def test_quadrants_refuse_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        data.quadrants(**{"num_points": 10, "seed": 0, **arguments})
+
+
+def test_quadrants_refuse_a_draw_with_one_label() -> None:
+    bad = next(
+        seed for seed in range(100) if torch.rand(2, generator=torch.Generator().manual_seed(seed),
+                                                  dtype=torch.float64).mul(4).floor().remainder(2)
+        .unique().numel() == 1
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="all 2 points drawn have the label"):
+        data.quadrants(2, seed=bad)

@@ -94,10 +94,10 @@ def test_bundle_has_two_pictures_a_png_and_text() -> None:
     assert "display:none" in dark["style"] and "display" not in light["style"]
     for image in (light, dark):
         assert image["alt"] == ALT
-        assert (image["width"], image["height"]) == ("720", "420")
+        assert (image["width"], image["height"]) == ("640", "400")
         assert "max-width:100%" in image["style"] and "height:auto" in image["style"]
     assert light["src"] != dark["src"]
-    assert Image.open(io.BytesIO(bundle["image/png"])).size == (1440, 840)
+    assert Image.open(io.BytesIO(bundle["image/png"])).size == (1280, 800)
     assert ALT in bundle["text/plain"]
 
 
@@ -422,3 +422,56 @@ def test_decision_refuses_what_does_not_fit(change: dict, message: str) -> None:
     arguments = {"f": grid.points[:, 0], "x": POINTS, "y": LABELS, **change}
     with pytest.raises(ValueError, match=message):
         figures.decision(_render.canvas((4, 3), 100).subplots(), grid, *arguments.values())
+
+
+# --- curves and pulls, for use inside draw -------------------------------------------------------
+
+
+def test_margin_curves_are_named_and_told_apart_without_colour() -> None:
+    def draw(fig):
+        ax = fig.subplots()
+        figures.margin_curves(ax, [0, 1, 2], [0.1, 0.2, 0.3], [0.0, 0.1, 0.2])
+        assert [line.get_label() for line in ax.lines] == ["hard margin", "smoothed margin"]
+        assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
+        ax.set(xlabel="l", ylabel="margin")
+
+    assert figures.figure(draw, alt=ALT).alt == ALT
+    with pytest.raises(ValueError, match="smoothed must have as many values as x"):
+        figures.figure(
+            lambda fig: figures.margin_curves(fig.subplots(), [0, 1], [0, 1], [0]), alt=ALT
+        )
+
+
+def test_pulls_draws_each_weighted_pull_and_their_sum() -> None:
+    x, v = np.array([[1.0, 1.0], [1.0, -2.0], [3.0, 0.0]]), np.array([1.0, 0.0])
+    terms = x - np.outer(x @ v, v)
+    weights = np.array([2.0, 1.0, 0.0])  # in balance: 2/3 (0, 1) + 1/3 (0, -2) = 0
+    seen = []
+
+    def draw(fig):
+        ax = fig.subplots()
+        figures.pulls(ax, x, v, terms, weights)
+        seen.append([(float(q.U[0]), float(q.V[0])) for q in ax.collections if hasattr(q, "U")])
+
+    figures.figure(draw, alt=ALT)
+    arrows = np.array(seen[0])  # v, the sum, then one per point
+    np.testing.assert_allclose(arrows[0], v)
+    np.testing.assert_allclose(arrows[1], 0.0, atol=1e-15)
+    np.testing.assert_allclose(arrows[2:], terms * (weights / 3)[:, None], atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": [1.0, -1.0, 0.5]}, "weights must be at least 0 with a positive sum"),
+        ({"weights": [0.0, 0.0, 0.0]}, "weights must be at least 0 with a positive sum"),
+        ({"weights": [1.0]}, "weights must have as many values as x"),
+        ({"terms": [[1.0, 0.0]]}, r"x and terms must both have shape \(N, 2\)"),
+        ({"direction": [1.0, 0.0, 0.0]}, "direction must have as many values"),
+    ],
+)
+def test_pulls_refuses_what_does_not_fit(change: dict, message: str) -> None:
+    given = {"x": np.ones((3, 2)), "direction": [1.0, 0.0], "terms": np.ones((3, 2)),
+             "weights": [1.0, 1.0, 1.0], **change}  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        figures.figure(lambda fig: figures.pulls(fig.subplots(), **given), alt=ALT)

@@ -15,7 +15,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from companion import _checks
-from companion.dynamics.trajectory import LogLoss, LogTime, Objective, Recorder, Trajectory
+from companion.dynamics.trajectory import (
+    LogLoss,
+    Objective,
+    Recorder,
+    Trajectory,
+    squared_norms,
+)
 from companion.networks import Network, Params
 
 __all__ = ["gradient_descent", "loss_based_descent"]
@@ -52,6 +58,13 @@ def gradient_descent(
     Raises:
         TypeError, ValueError: for arguments that do not fit.
         FloatingPointError: if the weights diverge, with the step at which they did.
+
+    >>> from companion import data, networks
+    >>> points, net = data.three_points(), networks.MLP(widths=(2, 1))
+    >>> start = net.init(seed=0)
+    >>> path = gradient_descent(net, start, points.x, points.y, lr=0.1, steps=100)
+    >>> bool((path.log_inverse_loss.diff() > 0).all())
+    True
     """
     objective = Objective(net, params, x, y, loss)
     lr = _checks.positive("lr", lr)
@@ -63,10 +76,15 @@ def gradient_descent(
     recorder.add(l, margins, params, log_time=-math.inf, evaluations=1)
     for step in range(1, steps + 1):
         if l < -700:
-            raise FloatingPointError(f"The loss overflowed at step {step}; lower lr={lr}.")
-        rate = lr * math.exp(-l) / len(y)
+            raise FloatingPointError(f"The loss overflowed before step {step}; lower lr={lr}.")
+        rate = lr * math.exp(-l) / len(y)  # -lr dL/dW = lr (exp(-l) / N) dl/dW
         params = {name: W + rate * grad[name] for name, W in params.items()}
-        l, margins, grad = objective(params)  # noqa: E741
+        try:
+            l, margins, grad = objective(params)  # noqa: E741
+        except ValueError as error:
+            raise FloatingPointError(
+                f"The weights diverged at step {step}; lower lr={lr}."
+            ) from error
         if step % record_every == 0 or step == steps:
             recorder.add(
                 l, margins, params, log_time=math.log(lr * step), evaluations=step + 1
@@ -106,7 +124,7 @@ def loss_based_descent(
         max_evaluations: Budget of gradients; beyond it the path warns and has ``reached=False``.
 
     Raises:
-        TypeError, ValueError: for arguments that do not fit.
+        TypeError, ValueError: for arguments that do not fit, and where no step lowers the loss.
 
     Source: Lyu & Li 2020, section 5 and appendix on the loss-based learning rate, who use
     grow = 2^(1/5) and shrink = 2^(1/10).
@@ -116,8 +134,12 @@ def loss_based_descent(
     for name, factor in (("grow", grow), ("shrink", shrink)):
         if not factor > 1:
             raise ValueError(f"{name} must be greater than 1, got {factor!r}.")
-    if isinstance(until, LogTime):
-        raise TypeError("until must be a LogLoss: this schedule does not measure the flow's time.")
+    if not isinstance(until, LogLoss):
+        raise TypeError(
+            f"until must be a LogLoss, since this schedule does not measure the flow's time, "
+            f"got {until!r}."
+        )
+    _checks.integer("max_evaluations", max_evaluations, at_least=1)
     recorder = Recorder(loss, snapshots)
     params = {name: W.detach().clone() for name, W in params.items()}
     l, margins, grad = objective(params)  # noqa: E741
@@ -139,4 +161,10 @@ def loss_based_descent(
             recorder.add(l, margins, params, log_time=math.nan, evaluations=evaluations)
         else:
             eta /= shrink
+            moved = eta**2 * sum(squared_norms(grad).values())
+            if moved <= 1e-28 * sum(squared_norms(params).values()):
+                raise ValueError(
+                    f"params, x, y must let the descent lower the loss, but at l = {l:.6g} no step "
+                    "along the gradient does; draw other weights."
+                )
     return recorder.finish(params, reached=True)

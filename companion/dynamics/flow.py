@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
-import torch
 from torch import Tensor
 
 from companion import _checks
@@ -28,6 +27,7 @@ from companion.dynamics.trajectory import (
     Objective,
     Recorder,
     Trajectory,
+    squared_norms,
 )
 from companion.networks import Network, Params
 
@@ -65,24 +65,35 @@ def gradient_flow(
         y: Labels -1 and +1, (N,).
         until: ``LogLoss(-1000)`` or ``LogTime(600)``.
         loss: "exponential" or "logistic".
-        relative_step: Largest ||dW|| / ||W|| of a step; error per step falls with its square.
+        relative_step: Largest ||dW|| / ||W|| of a step.
         max_increment: Largest increase of l the step aims at, which also spaces the records.
+            Where the flow is smooth, the error falls with the square of these two together.
         stages: Stages of the method; its stability interval grows with their square.
         project: Put the layer norms back on rho_k^2 - rho_j^2 = const (Lemma 1) after each step.
         snapshots: Values of l at which to keep the weights.
-        max_evaluations: Budget of gradients; a path that ends there warns and has
-            ``reached=False``.
+        max_evaluations: Budget of gradients; a path that ends there (the last step may exceed
+            it) warns and has ``reached=False``.
 
     Returns:
         The path, one record per step.
 
     Raises:
-        TypeError, ValueError: for data, labels or parameters that do not fit, and where the
-            gradient of l vanishes (all units dead), since no flow leaves such a point.
+        TypeError, ValueError: for data, labels or parameters that do not fit; where the gradient
+            of l vanishes (all units dead), since no flow leaves such a point; and where the flow
+            comes to rest, as it does on data that the network cannot separate.
 
-    Source: PNAS 2020, Eq. 1 and Eq. 13; the rescaled time is that of Lyu & Li 2020, section 3.
+    Source: PNAS 2020, Eq. 1 and Eq. 13.
+
+    >>> from companion import data, networks
+    >>> points, net = data.three_points(), networks.MLP(widths=(2, 1))
+    >>> start = net.init(seed=0)
+    >>> path = gradient_flow(net, start, points.x, points.y, until=LogLoss(-1000))
+    >>> path.reached, round(path.hard_margin[-1].item(), 3)
+    (True, 1.0)
     """
     step_of = _Stepper(net, params, x, y, loss, stages, project)
+    if not isinstance(until, (LogLoss, LogTime)):
+        raise TypeError(f"until must be a LogLoss or a LogTime, got {until!r}.")
     _checks.positive("relative_step", relative_step)
     _checks.positive("max_increment", max_increment)
     _checks.integer("max_evaluations", max_evaluations, at_least=1)
@@ -127,7 +138,8 @@ class _State:
         if self.speed == 0.0:
             raise ValueError(
                 "params must leave the flow a direction, but the gradient of the loss is exactly "
-                "zero there (every unit is dead, or a layer is zero); draw other weights."
+                f"zero at l = {self.l:.6g} (every unit is dead, or a layer is zero); draw other "
+                "weights."
             )
 
 
@@ -148,7 +160,7 @@ class _Stepper:
         self.stages = _checks.integer("stages", stages, at_least=2)
         self.project = project
         self.first, self.later, self.interval = chebyshev_coefficients(stages)
-        self.squares = {name: float((W * W).sum()) for name, W in params.items()}
+        self.squares = squared_norms(params)
         self.evaluations = 1
         self.direction: Params | None = None
 
@@ -206,16 +218,21 @@ class _Stepper:
         self.evaluations += self.stages
         correction = 0.0
         if self.project:
-            newer, correction = self._onto_lemma_1(newer)
+            newer, correction = onto_lemma_1(newer, self.squares)
         return _State(newer, self.objective, correction)
 
-    def _onto_lemma_1(self, params: Params) -> tuple[Params, float]:
-        """Rescale the layers so that all rho_k^2 have grown by the same amount since the start."""
-        now = {name: float((W * W).sum()) for name, W in params.items()}
-        growth = sum(now[k] - self.squares[k] for k in now) / len(now)
-        factors = {k: math.sqrt(max(self.squares[k] + growth, 0.0) / now[k]) for k in now}
-        moved = {k: c * params[k] for k, c in factors.items()}
-        return moved, max(abs(c - 1) for c in factors.values())
+
+def onto_lemma_1(params: Params, squares: dict[str, float]) -> tuple[Params, float]:
+    """Rescale the layers so that every rho_k^2 has grown by the same amount since ``squares``.
+
+    The sum of the rho_k^2 is kept. Returns the weights and the largest |c - 1| among the factors.
+
+    Source: PNAS 2020, Lemma 1 (d rho_k^2 / dt does not depend on k).
+    """
+    now = squared_norms(params)
+    growth = sum(now[k] - squares[k] for k in now) / len(now)
+    factors = {k: math.sqrt(max(squares[k] + growth, 0.0) / now[k]) for k in now}
+    return {k: c * params[k] for k, c in factors.items()}, max(abs(c - 1) for c in factors.values())
 
 
 @lru_cache
@@ -228,7 +245,11 @@ def chebyshev_coefficients(
     + nu Y_{j-2} + mu' h F_{j-1} + gamma h F_0``. The last returned number is the length of the
     real interval of stability, about 0.65 stages^2.
 
-    Source: Sommeijer, Shampine & Verwer 1998, Eqs 2.1 to 2.8.
+    Source: Sommeijer, Shampine & Verwer 1998, section 2.
+
+    >>> first, later, interval = chebyshev_coefficients(16)
+    >>> len(later), round(interval)
+    (15, 167)
     """
     w0 = 1 + damping / stages**2
     T, dT, d2T = [1.0, w0], [0.0, 1.0], [0.0, 0.0]
@@ -247,7 +268,7 @@ def chebyshev_coefficients(
 
 
 def _norm(params: Params) -> float:
-    return math.sqrt(sum(float((W * W).sum()) for W in params.values()))
+    return math.sqrt(sum(squared_norms(params).values()))
 
 
 def _log_mean_exp(a: float, b: float) -> float:

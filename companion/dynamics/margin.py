@@ -9,7 +9,6 @@ problem is solved exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 
 from companion import _checks, losses
-from companion.dynamics.trajectory import equivalent_margin
-from companion.networks import MLP, Network, Params, directions, product_norm
+from companion.dynamics.kkt import KKT, kkt_residual, support_vectors
+from companion.dynamics.trajectory import equivalent_margin, margins_of
+from companion.networks import Network, Params, directions, product_norm
 
 __all__ = [
     "KKT",
@@ -47,8 +47,7 @@ def normalized_margins(net: Network, params: Params, x: Tensor, y: Tensor) -> Te
 
     Source: PNAS 2020, section 3.B.4.
     """
-    _checks.dataset(x, y)
-    return y * net(directions(params), x)
+    return margins_of(net, directions(params), x, y)
 
 
 def smoothed_margin(
@@ -56,37 +55,25 @@ def smoothed_margin(
 ) -> float:
     """Return ``-log(sum_n exp(-y_n f(W; x_n))) / prod_k rho_k``, the smoothed normalized margin.
 
-    It lies below the hard margin, by at most log(N) / rho, and never falls along the gradient flow
-    once it is positive. The proof is Lyu & Li's (2020, Thm 4.1), who divide by ||W||^K; dividing
-    by the product of the layer norms instead makes each layer's inequality do its own work.
+    For the logistic loss the numerator is the margin at which one sample alone would have the
+    total loss. It lies below the hard margin, by at most log(N) / rho for the exponential loss
+    and by a little more for the logistic one, and never falls along the gradient flow once it is
+    positive. The proof is Lyu & Li's (2020, Thm 4.1), who divide by ||W||^K; dividing by the
+    product of the layer norms instead makes each layer's inequality do its own work.
 
     Raises:
-        TypeError, ValueError: as :func:`normalized_margins`.
+        TypeError, ValueError: as :func:`normalized_margins`, or if the loss is unknown.
+
+    >>> from companion import data, networks
+    >>> points, net = data.three_points(), networks.MLP(widths=(2, 1))
+    >>> round(smoothed_margin(net, {"W1": 100 * points.x[2:]}, points.x, points.y), 4)
+    0.9977
     """
-    _checks.dataset(x, y)
-    total = -float(losses.log_loss(y * net(params, x), loss))
-    return equivalent_margin(total, loss) / float(product_norm(params))
-
-
-def support_vectors(margins: Tensor, *, rtol: float) -> Tensor:
-    """Return the indices of the samples within a relative ``rtol`` of the smallest margin.
-
-    Args:
-        margins: (N,), normalized or not, the smallest positive.
-        rtol: Sample n counts if margin_n <= (1 + rtol) min margin.
-
-    Raises:
-        ValueError: if the smallest margin is not positive (nothing is separated yet).
-
-    >>> support_vectors(torch.tensor([1.0, 3.0, 1.001]), rtol=0.01).tolist()
-    [0, 2]
-    """
-    _checks.finite("margins", margins)
-    _checks.positive("rtol", rtol, zero=True)
-    smallest = float(margins.min())
-    if smallest <= 0:
-        raise ValueError(f"margins must all be positive, got a smallest one of {smallest}.")
-    return torch.nonzero(margins <= (1 + rtol) * smallest)[:, 0]
+    rho = float(product_norm(params))
+    if rho == 0:
+        raise ValueError("params must have no layer that is zero, got prod_k rho_k = 0.")
+    total = -float(losses.log_loss(margins_of(net, params, x, y), loss))
+    return equivalent_margin(total, loss) / rho
 
 
 def stationarity_terms(net: Network, V: Params, x: Tensor, y: Tensor) -> Params:
@@ -106,7 +93,7 @@ def stationarity_terms(net: Network, V: Params, x: Tensor, y: Tensor) -> Params:
 
     Source: PNAS 2020, section 3.B.4, above Eq. 8.
     """
-    _checks.dataset(x, y)
+    margins_of(net, V, x, y)
     for name, V_k in V.items():
         size = float(torch.linalg.vector_norm(V_k))
         if abs(size - 1) > 1e3 * torch.finfo(V_k.dtype).eps:
@@ -218,8 +205,8 @@ def max_margin(x: Tensor, y: Tensor) -> LinearMaxMargin:
 
     >>> x = torch.tensor([[1.0, 1.0], [1.0, -2.0], [3.0, 0.0]], dtype=torch.float64)
     >>> solution = max_margin(x, torch.ones(3, dtype=torch.float64))
-    >>> solution.direction, round(solution.margin, 12)
-    (tensor([1., 0.], dtype=torch.float64), 1.0)
+    >>> solution.support.tolist(), round(solution.margin, 12)
+    ([0, 1], 1.0)
     """
     _checks.dataset(x, y)
     if x.ndim != 2:
@@ -260,7 +247,7 @@ def _nearest_point_in_hull(rows: np.ndarray) -> np.ndarray:
 
     scale = np.linalg.norm(rows, axis=1).max()
     if scale == 0:
-        raise ValueError("All rows are zero: every combination of them is.")
+        return np.full(len(rows), 1 / len(rows))
     system = np.vstack([rows.T / scale, np.ones(len(rows))])
     target = np.zeros(len(system))
     target[-1] = 1.0
@@ -311,10 +298,9 @@ def least_norm(net: Network, params: Params, x: Tensor, y: Tensor) -> Params:
     """
     from scipy.optimize import minimize
 
-    _checks.dataset(x, y)
     if net.num_params > 300:
         raise ValueError(f"net must have at most 300 weights, got {net.num_params}.")
-    smallest = float((y * net(params, x)).min())
+    smallest = float(margins_of(net, params, x, y).min())
     if smallest <= 0:
         raise ValueError(f"params must separate the data, got a smallest margin of {smallest}.")
     sizes = [W.numel() for W in params.values()]
@@ -342,158 +328,3 @@ def least_norm(net: Network, params: Params, x: Tensor, y: Tensor) -> Params:
     if slack(found.x).min() < -1e-6:
         raise ValueError(f"params must lead to a solution, but SLSQP stopped: {found.message}.")
     return unflatten(found.x)
-
-
-@dataclass(frozen=True)
-class KKT:
-    """How nearly weights satisfy the KKT conditions of the margin problem.
-
-    The weights are rescaled to W' with margins >= 1, all layers by the same factor.
-
-    Attributes:
-        residual: ``||W' - sum_n lambda_n h_n|| / ||W'||`` with h_n in the subdifferential of
-            y_n f(W'; x_n).
-        slackness: ``sum_n lambda_n (margin_n - 1) / sum_n lambda_n``.
-        multipliers: lambda (S,), not negative.
-        support: indices (S,) of the samples that were allowed a multiplier.
-        num_kinks: number of (sample, unit) pairs whose derivative was free in [0, 1].
-    """
-
-    residual: float
-    slackness: float
-    multipliers: Tensor
-    support: Tensor
-    num_kinks: int
-
-
-def kkt_residual(
-    net: MLP,
-    params: Params,
-    x: Tensor,
-    y: Tensor,
-    *,
-    support_rtol: float,
-    kink_tol: float = 0.0,
-) -> KKT:
-    """Return the KKT residual of ``min (1/2) ||W||^2`` subject to ``y_n f(W; x_n) >= 1``.
-
-    At a kink of the ReLU the derivative of the margins is a set, the Clarke subdifferential, and
-    stationarity means that *some* element of it does. Every derivative in [0, 1] of each unit at a
-    kink is tried, sample by sample, by a bounded quasi-Newton search; the result is attained and
-    hence an upper bound on the true distance.
-
-    Args:
-        net: A bias-free MLP with one output.
-        params: Weights that separate the data.
-        x: Points, (N, d).
-        y: Labels -1 and +1, (N,).
-        support_rtol: Samples with margins up to (1 + support_rtol) times the smallest may carry a
-            multiplier.
-        kink_tol: A unit counts as being at its kink where ``|z| <= kink_tol ||w|| ||a||`` with w
-            its weights and a its inputs. 0 uses the gradient with sigma'(0) = 0.
-
-    Raises:
-        TypeError, ValueError: if data and parameters do not fit or do not separate.
-
-    Source: PNAS 2020, Eq. 12; Lyu & Li 2020, Def. C.4 (approximate KKT points).
-    """
-    if not isinstance(net, MLP):
-        raise TypeError(f"net must be an MLP, got {type(net).__name__}.")
-    _checks.dataset(x, y)
-    _checks.positive("kink_tol", kink_tol, zero=True)
-    margins = y * net(params, x)
-    support = support_vectors(margins, rtol=support_rtol)
-    unit = float(margins.min()) ** (-1 / net.K)
-    W = [unit * params[name].detach() for name in net.layer_names]
-    gates = _Gates(net, W, x[support], kink_tol)
-    fit = _fit_multipliers(W, gates, y[support])
-    excess = margins[support] * unit**net.K - 1
-    total = fit.multipliers.sum().clamp(min=torch.finfo(x.dtype).tiny)
-    return KKT(
-        residual=fit.residual,
-        slackness=float((fit.multipliers * excess).sum() / total),
-        multipliers=fit.multipliers,
-        support=support,
-        num_kinks=gates.num_free,
-    )
-
-
-class _Gates:
-    """Activations of the support vectors and the derivatives of their units, free at kinks."""
-
-    def __init__(self, net: MLP, W: list[Tensor], x: Tensor, kink_tol: float) -> None:
-        parameters = dict(zip(net.layer_names, W, strict=True))
-        slope = {"relu": 0.0, "leaky_relu": 0.01, "linear": 1.0}[net.activation]
-        self.low = slope
-        self.inputs = [x]
-        self.fixed: list[Tensor] = []
-        self.free: list[Tensor] = []
-        for W_k, z in zip(W, net.preactivations(parameters, x), strict=False):
-            size = self.inputs[-1].norm(dim=1, keepdim=True) * W_k.norm(dim=1)
-            self.free.append((z.abs() <= kink_tol * size) & (slope < 1) & (kink_tol > 0))
-            self.fixed.append(torch.where(z > 0, 1.0, slope).to(z.dtype))
-            self.inputs.append(z * self.fixed[-1])
-        self.num_free = sum(int(mask.sum()) for mask in self.free)
-
-    def values(self, free: Tensor) -> list[Tensor]:
-        """Derivatives (S, h_k) of each hidden layer, with the free ones filled in."""
-        parts = free.split([int(mask.sum()) for mask in self.free])
-        return [
-            fixed.masked_scatter(mask, part)
-            for fixed, mask, part in zip(self.fixed, self.free, parts, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class _Fit:
-    multipliers: Tensor
-    residual: float
-
-
-def _fit_multipliers(W: list[Tensor], gates: _Gates, y: Tensor) -> _Fit:
-    """Minimize ||W - sum_n lambda_n h_n||^2 over lambda >= 0 and the free derivatives.
-
-    The multipliers are exact (NNLS) for given derivatives; the derivatives descend on the value
-    that leaves, whose gradient is the partial one (the envelope theorem).
-    """
-    from scipy.optimize import minimize, nnls
-
-    size = math.sqrt(sum(float((W_k**2).sum()) for W_k in W))
-    target = torch.cat([W_k.flatten() for W_k in W]) / size
-
-    def columns(free: Tensor) -> Tensor:
-        """h_n / ||W|| for each support vector, flattened: (S, num_params)."""
-        derivative = gates.values(free)
-        delta = y[:, None] * W[-1]  # (S, h_{K-1})
-        blocks = [y[:, None] * gates.inputs[-1]]
-        for k in range(len(W) - 2, -1, -1):
-            delta = delta * derivative[k]
-            blocks.append((delta[:, :, None] * gates.inputs[k][:, None, :]).flatten(1))
-            delta = delta @ W[k]
-        return torch.cat(blocks[::-1], dim=1) / size
-
-    def multipliers(H: Tensor) -> Tensor:
-        solution, _ = nnls(
-            H.detach().T.double().cpu().numpy(),
-            target.double().cpu().numpy(),
-            maxiter=100 * len(y) + 300,
-        )
-        return torch.as_tensor(solution, dtype=H.dtype, device=H.device)
-
-    def value(free_values: np.ndarray) -> tuple[float, np.ndarray]:
-        free = torch.tensor(free_values, dtype=target.dtype, device=target.device)
-        free.requires_grad_()
-        H = columns(free)
-        distance = ((target - multipliers(H) @ H) ** 2).sum()
-        (slope,) = torch.autograd.grad(distance, free)
-        return distance.item(), slope.double().cpu().numpy()
-
-    best = np.full(gates.num_free, 0.5 * (1 + gates.low))
-    if gates.num_free:
-        bounds = [(gates.low, 1.0)] * gates.num_free
-        best = minimize(value, best, jac=True, method="L-BFGS-B", bounds=bounds).x
-    H = columns(torch.tensor(best, dtype=target.dtype, device=target.device))
-    found = multipliers(H)
-    return _Fit(found, float(torch.linalg.vector_norm(target - found @ H)))
-
-

@@ -23,8 +23,15 @@ import torch
 from torch import Tensor
 
 from companion import _checks
-from companion.dynamics.trajectory import LogLoss, LogTime, Objective, Recorder, Trajectory
-from companion.networks import LEAKY_SLOPE, MLP, Params, layer_norms, product_norm
+from companion.dynamics.flow import onto_lemma_1
+from companion.dynamics.trajectory import (
+    LogLoss,
+    Objective,
+    Recorder,
+    Trajectory,
+    squared_norms,
+)
+from companion.networks import LEAKY_SLOPE, MLP, Params, product_norm
 
 __all__ = ["proximal_ascent"]
 
@@ -65,15 +72,18 @@ def proximal_ascent(
         the remembered pieces at their share of a pass over the N samples, rounded up.
 
     Raises:
-        TypeError, ValueError: for arguments that do not fit.
+        TypeError, ValueError: for arguments that do not fit, and where no step lowers the loss.
 
     Source: companion method for PNAS Eq. 12; it stays within 1 % of the flow's smoothed margin on
     the digits, which the benchmarks measure.
     """
     if not isinstance(net, MLP):
         raise TypeError(f"net must be an MLP, got {type(net).__name__}.")
-    if isinstance(until, LogTime):
-        raise TypeError("until must be a LogLoss: proximal steps do not measure the flow's time.")
+    if not isinstance(until, LogLoss):
+        raise TypeError(
+            "until must be a LogLoss, since proximal steps do not measure the flow's time, "
+            f"got {until!r}."
+        )
     largest = _checks.positive("relative_step", relative_step)
     _checks.integer("memory", memory, at_least=0)
     _checks.integer("max_evaluations", max_evaluations, at_least=1)
@@ -81,7 +91,7 @@ def proximal_ascent(
     model = _Model(net, x, y, memory)
     recorder = Recorder("exponential", snapshots)
     current = _Point(objective, {k: W.detach().clone() for k, W in params.items()})
-    squares = layer_norms(current.params) ** 2
+    squares = squared_norms(current.params)
     trials, size = 1, 0.4 * largest
     recorder.add(
         current.l, current.margins, current.params, log_time=math.nan, evaluations=trials
@@ -96,7 +106,8 @@ def proximal_ascent(
             return recorder.finish(current.params, reached=False)
         pieces = model.pieces(current.params, current.margins, size)
         while True:
-            trial = _Point(objective, _on_lemma_1(pieces.step(current.params, size), squares))
+            moved, correction = onto_lemma_1(pieces.step(current.params, size), squares)
+            trial = _Point(objective, moved)
             trials += 1
             better = trial.l > current.l and (
                 current.l <= 0 or trial.smoothed >= current.smoothed
@@ -116,6 +127,7 @@ def proximal_ascent(
             current.params,
             log_time=math.nan,
             evaluations=trials + math.ceil(model.passes),
+            correction=correction,
         )
     return recorder.finish(current.params, reached=True)
 
@@ -152,7 +164,13 @@ class _Pieces:
         gram = self.gram()
         allowed = relative_step * math.sqrt(sum(float((W * W).sum()) for W in params.values()))
         weights = torch.softmax(-self.margins, dim=0)
-        mu = allowed / math.sqrt(float(weights @ gram @ weights))
+        speed = math.sqrt(max(float(weights @ gram @ weights), 0.0))
+        if speed == 0.0:
+            raise ValueError(
+                "params must leave a way to lower the loss, but its gradient is exactly zero "
+                "(every unit is dead, or a layer is zero); draw other weights."
+            )
+        mu = allowed / speed
         a, length = torch.zeros_like(weights), 0.0
         for _ in range(12):  # the step is shorter than mu times the present gradient: stretch mu
             a = _proximal_weights(self.margins, gram, mu, a)
@@ -191,9 +209,11 @@ class _Model:
                 found.append(self._piece(W, pattern, active[differs]))
                 self.passes += int(differs.sum()) / len(self.y)
         self.patterns = ([now] + self.patterns)[: self.memory]
-        inputs, deltas = ([torch.cat(p) for p in zip(*c, strict=True)] for c in
-                          zip(*[(p.inputs, p.deltas) for p in found], strict=True))
-        return _Pieces(torch.cat([p.margins for p in found]), inputs, deltas)
+        return _Pieces(
+            margins=torch.cat([piece.margins for piece in found]),
+            inputs=[torch.cat(rows) for rows in zip(*(p.inputs for p in found), strict=True)],
+            deltas=[torch.cat(rows) for rows in zip(*(p.deltas for p in found), strict=True)],
+        )
 
     def _piece(self, W: list[Tensor], pattern: list[Tensor], rows: Tensor) -> _Pieces:
         """The margins of ``rows`` as if each unit kept the side of its kink in ``pattern``."""
@@ -237,10 +257,3 @@ def _proximal_weights(margins: Tensor, gram: Tensor, mu: float, a: Tensor) -> Te
             length *= 0.5
         a, best, lift = a + length * move, trial, trial_lift
     return a
-
-
-def _on_lemma_1(params: Params, squares: Tensor) -> Params:
-    """Rescale the layers so that all rho_k^2 have grown equally since ``squares``."""
-    now = layer_norms(params) ** 2
-    factors = ((squares + (now - squares).mean()).clamp(min=0) / now).sqrt()
-    return {name: c * W for c, (name, W) in zip(factors, params.items(), strict=True)}

@@ -40,7 +40,7 @@ class LogLoss:
 
 @dataclass(frozen=True)
 class LogTime:
-    """Stop once the log of the flow's own time t of PNAS Eq. 1 is at or above ``value``."""
+    """Stop once log t is at or above ``value``, with t the flow's own time in PNAS Eq. 1."""
 
     value: float
 
@@ -53,7 +53,7 @@ class LogTime:
         return log_time >= self.value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """A path of one network through weight space, measured at T records.
 
@@ -108,16 +108,22 @@ class Trajectory:
 
     @cached_property
     def monotone_from(self) -> int:
-        """Position of the record from which on l > 0, where the monotonicity theorem applies."""
-        below = torch.nonzero(self.log_inverse_loss <= 0)
+        """Position of the record from which on the smoothed margin is positive.
+
+        There the monotonicity theorem applies: a total loss below 1 for the exponential loss,
+        below log 2 for the logistic one (Lyu & Li 2020, Thm 4.1).
+        """
+        below = torch.nonzero(self.smoothed_margin <= 0)
         first = int(below[-1]) + 1 if len(below) else 0
-        if first == len(self.log_inverse_loss):
-            raise ValueError("The path never reaches a total loss below 1; follow it further.")
+        if first == len(self.smoothed_margin):
+            raise ValueError(
+                "The path never reaches a positive smoothed margin; follow the flow further."
+            )
         return first
 
     @property
     def smoothed_margin_fall(self) -> float:
-        """Largest relative fall of the smoothed margin between records once l > 0 (0: none)."""
+        """Largest relative fall of the smoothed margin between records once positive (0: none)."""
         return largest_fall(self.smoothed_margin[self.monotone_from :])
 
     @property
@@ -163,26 +169,46 @@ def largest_fall(values: Tensor) -> float:
     >>> largest_fall(torch.tensor([1.0, 2.0, 1.5, 3.0]))
     0.25
     """
-    if len(values) < 2:
-        return 0.0
-    return max(0.0, float(((values[:-1] - values[1:]) / values[:-1].abs()).max()))
+    falls = values[:-1] - values[1:]
+    fell = falls > 0
+    return float((falls[fell] / values[:-1][fell].abs()).max()) if bool(fell.any()) else 0.0
 
 
 def equivalent_margin(l: float, loss: str) -> float:  # noqa: E741
     """Return the margin at which a single sample would have the total loss exp(-l).
 
     l itself for the exponential loss, ``-log(exp(L) - 1)`` with L = exp(-l) for the logistic one
-    (Lyu & Li 2020, section 3 and Definition A.3); the two agree to rounding once l > 37.
+    (the inverse function g of Lyu & Li 2020, appendix A); the two agree to rounding once l > 37.
+
+    Raises:
+        ValueError: if the loss is unknown.
 
     >>> equivalent_margin(1000.0, "logistic")
     1000.0
     """
+    _checks.choice("loss", loss, losses.KINDS)
     if loss == "exponential" or l > 37:
         return l
     total = math.exp(-l)
     if total > 1:  # exp(L) overflows long before L does
         return -(total + math.log1p(-math.exp(-total)))
     return l - math.log(math.expm1(total) / total)
+
+
+def margins_of(net: Network, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    """Return the margins ``y_n f(W; x_n)`` of one network, shape (N,), after checking the data.
+
+    Raises:
+        TypeError, ValueError: for data or parameters that do not fit, a network with several
+            outputs, or the parameters of an ensemble.
+    """
+    _checks.dataset(x, y)
+    if net.num_outputs != 1:
+        raise ValueError(f"net must have one output, got {net.num_outputs}.")
+    f = net(params, x)
+    if f.ndim != 1:
+        raise ValueError(f"params must be those of one network, got an ensemble of {len(f)}.")
+    return y * f
 
 
 class Objective:
@@ -193,27 +219,32 @@ class Objective:
     """
 
     def __init__(self, net: Network, params: Params, x: Tensor, y: Tensor, loss: str) -> None:
-        _checks.dataset(x, y)
         _checks.choice("loss", loss, losses.KINDS)
-        if net.num_outputs != 1:
-            raise ValueError(f"net must have one output, got {net.num_outputs}.")
         for name, W in params.items():
             _checks.finite(f"params[{name!r}]", W)
+        margins_of(net, params, x, y)
         self.net, self.x, self.y, self.loss = net, x, y, loss
-        if net(params, x).ndim != 1:
-            raise ValueError("params must be those of one network, got an ensemble.")
 
     def margins(self, params: Params) -> Tensor:
         """Return y_n f(W; x_n), shape (N,)."""
         return self.y * self.net(params, self.x)
 
     def __call__(self, params: Params) -> tuple[float, Tensor, Params]:
-        """Return l, the margins y_n f(W; x_n) of shape (N,), and the gradient of l."""
+        """Return l, the margins y_n f(W; x_n) of shape (N,), and the gradient of l.
+
+        Raises:
+            ValueError: if a margin is not finite.
+        """
         f, pullback = self.net.vjp(params, self.x)
         margins = self.y * f
         log_loss = float(losses.log_loss(margins, self.loss))
         weights = losses.example_weights(margins, self.loss)
         return -log_loss, margins, pullback(weights * self.y)
+
+
+def squared_norms(params: Params) -> dict[str, float]:
+    """Return the rho_k^2 by the names of the layers."""
+    return {name: float((W * W).sum()) for name, W in params.items()}
 
 
 class Recorder:
