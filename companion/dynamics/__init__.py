@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from companion.dynamics import descent, flow, margin, proximal, trajectory
+    from companion.dynamics import descent, flow, kkt, margin, proximal, trajectory
 
-__all__ = ["descent", "flow", "margin", "proximal", "trajectory"]
+__all__ = ["descent", "flow", "kkt", "margin", "proximal", "trajectory"]
 
 
 def __getattr__(name: str) -> ModuleType:

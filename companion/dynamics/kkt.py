@@ -36,12 +36,15 @@ def support_vectors(margins: Tensor, *, rtol: float) -> Tensor:
         rtol: Sample n counts if margin_n <= (1 + rtol) min margin.
 
     Raises:
-        ValueError: if the smallest margin is not positive (nothing is separated yet).
+        TypeError, ValueError: if margins are not (N,) finite numbers, or the smallest is not
+            positive (the data are not separated yet).
 
     >>> support_vectors(torch.tensor([1.0, 3.0, 1.001]), rtol=0.01).tolist()
     [0, 2]
     """
     _checks.finite("margins", margins)
+    if margins.ndim != 1 or len(margins) == 0:
+        raise ValueError(f"margins must have shape (N,), got {tuple(margins.shape)}.")
     _checks.positive("rtol", rtol, zero=True)
     smallest = float(margins.min())
     if smallest <= 0:

