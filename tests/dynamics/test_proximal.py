@@ -131,7 +131,8 @@ def test_remembered_pieces_are_those_of_the_old_pattern() -> None:
     old = [z > 0 for z in RELU.preactivations(params, x)]
     moved = {"W1": -params["W1"], "W2": params["W2"]}  # every unit changes its side
     pieces = model.pieces(moved, y * RELU(moved, x), 0.03)
-    assert len(pieces.margins) == 24 and model.passes == 1.0
+    assert len(pieces.margins) == 24
+    assert model.passes == 3.0  # all samples at the first point; present and old at the second
     z = x @ moved["W1"].T
     expected = y * ((z * old[0]) @ moved["W2"].T)[:, 0]
     torch.testing.assert_close(pieces.margins[12:], expected)
