@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axes._secondary_axes import SecondaryAxis
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -146,7 +145,9 @@ def _missing_labels(fig: Canvas, ax: Axes) -> list[str]:
             or _labelled_by_a_sibling(ax, letter, axis)
         )
     ]
-    one_axis_only = hasattr(ax, "_colorbar") or isinstance(ax, SecondaryAxis)
+    # matplotlib has no public name for the class of secondary axes
+    secondary = any(base.__name__ == "SecondaryAxis" for base in type(ax).__mro__)
+    one_axis_only = hasattr(ax, "_colorbar") or secondary
     return [] if one_axis_only and len(missing) == 1 else missing
 
 

@@ -15,9 +15,11 @@ import argparse
 import ast
 import difflib
 import functools
+import hashlib
 import html
 import json
 import math
+import os
 import re
 import sys
 import tomllib
@@ -249,8 +251,16 @@ class Record:
 
     @property
     def anchor(self) -> str:
-        """HTML id of the line, unique per claim and quantity."""
-        return f"check-{self.id}-{re.sub('[^a-z0-9]+', '-', self.quantity.lower()).strip('-')}"
+        """HTML id of the line, unique per claim and quantity.
+
+        The quantity's lower-case words joined by hyphens; where capitals or signs were lost on the
+        way ("a < b" is not "a > b"), a short hash of the quantity follows.
+        """
+        slug = re.sub("[^a-z0-9]+", "-", self.quantity.lower()).strip("-")
+        if slug.replace("-", " ") != self.quantity:
+            digest = hashlib.sha256(self.quantity.encode()).hexdigest()[:8]
+            slug = f"{slug}-{digest}" if slug else digest
+        return f"check-{self.id}-{slug}"
 
     def __str__(self) -> str:
         bounds = " and ".join(map(str, self.bounds))
@@ -590,5 +600,17 @@ def _report(
     return lines, not any(holes.values())
 
 
+def _run() -> int:
+    """The command: :func:`main`, ending quietly with 1 if its reader (``| head``) has left."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered must not raise again when Python flushes it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(_run())

@@ -113,7 +113,7 @@ _BY_HAND = 5e-3  # an answer rounded to two decimals is right
 
 def _dual_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Data, margins and the balanced weights of the points of exercise 1, at v = (1, 0)."""
-    x, v = np.array([[1.0, 1.0], [1.0, -2.0], [3.0, 0.0]]), np.array([1.0, 0.0])
+    x, v = np.array([[1.0, 1.0], [1.0, -3.0], [2.0, 1.0]]), np.array([1.0, 0.0])
     margins = x @ v
     support = margins <= margins.min()
     terms = (x - np.outer(margins, v))[support]  # B_n for f = v . x and y = 1

@@ -178,10 +178,10 @@ def margin(
     """The normalized margins along a path, with each change of support vector (PNAS Fig. 3).
 
     Over l = -log of the sum of the losses: the hard margin min_n y_n f(V; x_n), the smoothed
-    margin, the moment the training set is separated (dotted), the stretches where the hard margin
-    falls (shaded), and a circle at each change of support vector after separation with the index
-    of the new one. Beyond twelve changes the circles lose their numbers, and a second panel counts
-    the changes instead.
+    margin, the moment from which on the training set is separated (dotted), the stretches where
+    the hard margin falls (shaded), and a circle at each change of support vector after separation
+    with the index of the new one. Beyond twelve changes the circles lose their numbers, and a
+    second panel counts the changes instead.
 
     ``xscale`` is "symlog" (logarithmic beyond |l| = 1), "log" (shows l > 0 only) or "linear".
     ``path`` is any object with the fields of ``MarginPath``.
@@ -385,13 +385,14 @@ def _read_path(path: MarginPath) -> _Record:
             raise TypeError(f"path must have a field {name} of shape (T,), got {path!r:.80}.")
         length = len(fields["log_inverse_loss"]) if fields else None
         fields[name] = _vector(f"path.{name}", getattr(path, name), length, "log_inverse_loss")
-    right = np.flatnonzero(fields["accuracy"] >= 1.0)
+    wrong = np.flatnonzero(~(fields["accuracy"] >= 1.0))
+    separated = int(wrong[-1]) + 1 if len(wrong) else 0
     return _Record(
         fields["log_inverse_loss"],
         fields["hard_margin"],
         fields["smoothed_margin"],
         fields["support_vector"].astype(int),
-        int(right[0]) if len(right) else None,
+        separated if separated < len(fields["accuracy"]) else None,
     )
 
 

@@ -24,6 +24,8 @@ Params = dict[str, Tensor]
 Pullback = Callable[[Tensor], Params]
 
 LEAKY_SLOPE = 0.01  # slope of leaky_relu for z < 0, torch's default
+SLOPES = {"relu": 0.0, "linear": 1.0, "leaky_relu": LEAKY_SLOPE}  # of sigma for z <= 0
+MAX_SEED = 2**64 - 1  # what torch.Generator takes
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -104,8 +106,8 @@ class Network(ABC):
             dtype: Floating-point type; the default is float64, in which the data are loaded.
 
         Raises:
-            TypeError, ValueError: if a seed is not an integer >= 0, a scale is not positive, or
-                the numbers of seeds and scales differ.
+            TypeError, ValueError: if a seed is not an integer in 0 .. 2**64 - 1, a scale is not
+                positive, or the numbers of seeds and scales differ.
 
         >>> params = MLP(widths=(2, 3, 1)).init(seed=[0, 1])
         >>> [tuple(W.shape) for W in params.values()]
@@ -180,6 +182,8 @@ class Network(ABC):
         return f.detach(), pullback
 
     def _draw(self, seed: int, scale: float) -> Params:
+        if seed > MAX_SEED:
+            raise ValueError(f"seed must lie in 0 .. 2**64 - 1, got {seed}.")
         generator = torch.Generator().manual_seed(seed)
         gains = {"relu": 2.0, "linear": 1.0, "leaky_relu": 2.0 / (1.0 + LEAKY_SLOPE**2)}
         weights = {}
@@ -424,6 +428,9 @@ class ConvNet(Network):
 def layer_norms(params: Mapping[str, Tensor]) -> Tensor:
     """Return the Frobenius norms ``rho_k = |W_k|``, shape (K,), or (M, K) for an ensemble.
 
+    Raises:
+        ValueError: if params holds no layer.
+
     Source: PNAS 2020, section 3 (W_k = rho_k V_k).
 
     >>> layer_norms({"W1": torch.tensor([[3.0, 4.0]]), "W2": torch.tensor([[2.0]])})
@@ -454,7 +461,13 @@ def directions(params: Mapping[str, Tensor]) -> Params:
 
 
 def product_norm(params: Mapping[str, Tensor]) -> Tensor:
-    """Return ``rho = prod_k rho_k``, shape (), or (M,) for an ensemble (PNAS 2020, section 3)."""
+    """Return ``rho = prod_k rho_k``, shape (), or (M,) for an ensemble.
+
+    Raises:
+        ValueError: if params holds no layer.
+
+    Source: PNAS 2020, section 3.
+    """
     return layer_norms(params).prod(dim=-1)
 
 
@@ -505,6 +518,15 @@ def member(params: Mapping[str, Tensor], m: int) -> Params:
     if not -num_networks <= m < num_networks:
         raise ValueError(f"m must lie in 0 .. {num_networks - 1}, got {m}.")
     return {name: W[m] for name, W in params.items()}
+
+
+def slopes_where(activation: str, positive: Tensor, like: Tensor) -> Tensor:
+    """Return sigma'(z), 1 where ``positive`` (z > 0) and the lower slope elsewhere.
+
+    Shape of ``positive``, dtype and device of ``like``: no slope is rounded to float32 on the way.
+    """
+    one = like.new_ones(())
+    return torch.where(positive, one, SLOPES[activation] * one)
 
 
 def _is_sequence(value: object) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from companion import _checks, losses
+from companion import _checks, _files, losses
 from companion.networks import Network, Params
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class TrainingRun:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the run to a file, in one piece: an interruption leaves the old file."""
-        _write({f.name: getattr(self, f.name) for f in fields(self)}, Path(path))
+        _files.write({f.name: getattr(self, f.name) for f in fields(self)}, path)
 
     @classmethod
     def load(
@@ -107,10 +107,8 @@ class TrainingRun:
             ValueError: if the file holds something else.
             FileNotFoundError: if there is no file.
         """
-        content = _read(Path(path), device or "cpu")
-        names = {f.name for f in fields(cls)}
-        if not isinstance(content, dict) or set(content) != names:
-            raise ValueError(f"path must be a file written by TrainingRun.save, got {path}.")
+        keys = [f.name for f in fields(cls)]
+        content = _files.read("path", path, keys=keys, writer="TrainingRun.save", device=device)
         content["seeds"], content["scales"] = tuple(content["seeds"]), tuple(content["scales"])
         return cls(**content)
 
@@ -120,8 +118,7 @@ def progress(iterable: Iterable[T], **options: Any) -> Iterable[T]:
 
     Options are tqdm's; by default a bar appears only after a second and disappears at the end.
 
-    >>> import os; os.environ["BOOK_BUILD"] = "1"
-    >>> list(progress(range(3)))
+    >>> list(progress(range(3), disable=True))
     [0, 1, 2]
     """
     from tqdm.auto import tqdm  # costs an import of ipywidgets in a notebook, so only when used
@@ -170,7 +167,7 @@ def train(
         until: When a network is done; it then stops moving. None: never before ``steps``.
         record_every: Steps between records; default one epoch.
         checkpoint: File to which the state is written now and then, and at the end. If it exists
-            the run resumes from it, bit for bit; ``steps`` and ``until`` may then be larger.
+            the run resumes from it, bit for bit; only ``steps`` may then be larger.
         checkpoint_seconds: Seconds between two writes, at least.
         dtype: Floating-point type in which to train; default that of x.
         device: Where to train; default where x is.
@@ -350,9 +347,13 @@ class _Checkpoint:
         """Return the state in the file, or the starting state if there is no file."""
         if not self.path.exists():
             return start
-        content = _read(self.path, start.steps.device)
-        if not isinstance(content, dict) or set(content) != {"fingerprint", "state"}:
-            raise ValueError(f"checkpoint must be a file written by train, got {self.path}.")
+        content = _files.read(
+            "checkpoint",
+            self.path,
+            keys=("fingerprint", "state"),
+            writer="train",
+            device=start.steps.device,
+        )
         for name, value in self.fingerprint.items():
             found = content["fingerprint"].get(name)
             if found != value:
@@ -370,7 +371,7 @@ class _Checkpoint:
     def write(self, state: _State, *, now: bool = False) -> None:
         if now or time.monotonic() - self.written >= self.seconds:
             content = {f.name: getattr(state, f.name) for f in fields(state)}
-            _write({"fingerprint": self.fingerprint, "state": content}, self.path)
+            _files.write({"fingerprint": self.fingerprint, "state": content}, self.path)
             self.written = time.monotonic()
 
 
@@ -508,15 +509,3 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
 
 def _rows(params: Params, index: Tensor) -> Params:
     return {name: W[index] for name, W in params.items()}
-
-
-def _write(content: dict[str, Any], path: Path) -> None:
-    """Write beside the file and rename, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    torch.save(content, part)
-    os.replace(part, path)
-
-
-def _read(path: Path, device: torch.device | str) -> Any:
-    return torch.load(path, map_location=device, weights_only=True)

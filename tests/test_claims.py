@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -347,8 +349,9 @@ def test_records_travel_through_a_notebook(tmp_path: Path) -> None:
     output = nbformat.read(path, as_version=4).cells[1].outputs[0].data
     assert output["text/plain"] == "✓ lemma-3 · largest fall, in a < b: 3.2e-7 (required < 1e-5)"
     page = output["text/html"]
-    assert '<p class="claim-check" id="check-lemma-3-largest-fall-in-a-b">' in page
-    assert 'href="#check-lemma-3-largest-fall-in-a-b"' in page
+    assert fall.anchor.startswith("check-lemma-3-largest-fall-in-a-b-")
+    assert f'<p class="claim-check" id="{fall.anchor}">' in page
+    assert f'href="#{fall.anchor}"' in page
     assert "in a &lt; b" in page and "(required &lt; 1e-5)" in page and 'aria-label="holds"' in page
 
 
@@ -441,3 +444,23 @@ def test_module_runs_as_a_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "companion.claims", "--book", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1 and result.stdout.startswith("part") and result.stderr == ""
+
+
+def test_anchors_are_unique_and_plain_words_stay() -> None:
+    def anchor(quantity: str) -> str:
+        return claims.Record("lemma-3", quantity, 1, (), True).anchor
+
+    assert anchor("largest drift of layer 2") == "check-lemma-3-largest-drift-of-layer-2"
+    alike = ["a b", "a < b", "a > b", "a-b", "A b", "a < b.", "< >", "> <"]
+    anchors = [anchor(quantity) for quantity in alike]
+    assert len(set(anchors)) == len(alike)
+    assert anchors[1] == "check-lemma-3-a-b-" + hashlib.sha256(b"a < b").hexdigest()[:8]
+    assert all(re.fullmatch("[a-z0-9-]+[a-z0-9]", name) for name in anchors)
+
+
+def test_a_reader_that_leaves_gets_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "companion.claims", "--book", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # before anything is written, as head does once it has enough
+    assert process.stderr.read() == b"" and process.wait() == 1
+    process.stderr.close()

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companion import data, exercises, losses
+from companion import exercises, losses
+from companion.dynamics import margin
 
-ALPHA = np.array([2 / 3, 1 / 3, 0.0])
+ALPHA = np.array([3 / 4, 1 / 4, 0.0])
 MINIMUM = 1.5 * 0.5 ** (-2 / 3)
 
 
@@ -41,10 +42,11 @@ def test_unknown_exercise_lists_those_there_are() -> None:
 # --- margin.1: the dual weights of three points --------------------------------------------------
 
 
-def test_the_exercise_uses_the_points_of_the_companion() -> None:
+def test_the_exercise_has_the_maximum_margin_direction_and_weights() -> None:
     x, margins, weights = exercises._dual_weights()
-    points = data.three_points()
-    np.testing.assert_array_equal(x, points.x.numpy())
+    solution = margin.max_margin(torch.tensor(x), torch.ones(3, dtype=torch.float64))
+    np.testing.assert_allclose(solution.direction.numpy(), [1.0, 0.0], atol=1e-14)
+    np.testing.assert_allclose(solution.dual.numpy(), ALPHA, atol=1e-14)
     np.testing.assert_allclose(weights, ALPHA, atol=1e-15)
     np.testing.assert_allclose(weights @ (x - np.outer(margins, [1.0, 0.0])), 0, atol=1e-15)
 
@@ -52,10 +54,10 @@ def test_the_exercise_uses_the_points_of_the_companion() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        [2 / 3, 1 / 3, 0],
-        (Fraction(2, 3), Fraction(1, 3), 0),
-        np.array([0.667, 0.333, 0.0]),
-        torch.tensor([0.67, 0.33, 0.0], requires_grad=True),
+        [3 / 4, 1 / 4, 0],
+        (Fraction(3, 4), Fraction(1, 4), 0),
+        np.array([0.752, 0.248, 0.0]),
+        torch.tensor([0.75, 0.25, 0.0], requires_grad=True),
     ],
 )
 def test_margin_1_accepts_the_solution(answer: object) -> None:
@@ -65,17 +67,17 @@ def test_margin_1_accepts_the_solution(answer: object) -> None:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        ([2 / 3, 1 / 3], "Wrong shape"),
-        ([[2 / 3, 1 / 3, 0]], "Wrong shape"),
-        ("2/3, 1/3, 0", "Wrong type"),
+        ([3 / 4, 1 / 4], "Wrong shape"),
+        ([[3 / 4, 1 / 4, 0]], "Wrong shape"),
+        ("3/4, 1/4, 0", "Wrong type"),
         (None, "Wrong type"),
         ([1j, 0, 0], "Wrong type"),
-        ([2 / 3, math.nan, 0], "Not finite"),
-        ([2, 1, 0], "Off by a factor"),
-        ([1, 0.5, 0], "Off by a factor"),
-        ([1 / 3, 2 / 3, 0], "swapped"),
-        ([-2 / 3, -1 / 3, 0], "all weights are negated"),
-        ([2 / 3, -1 / 3, 0], "none may be negative"),
+        ([3 / 4, math.nan, 0], "Not finite"),
+        ([3, 1, 0], "Off by a factor"),
+        ([1.5, 0.5, 0], "Off by a factor"),
+        ([1 / 4, 3 / 4, 0], "swapped"),
+        ([-3 / 4, -1 / 4, 0], "all weights are negated"),
+        ([3 / 4, -1 / 4, 0], "none may be negative"),
         ([1 / 2, 1 / 2, 0], "wrong ratio"),
         ([1, 0, 0], "single support vector"),
         ([0, 0, 1], "whose margin is not the smallest"),

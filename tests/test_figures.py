@@ -333,6 +333,27 @@ def test_margin_marks_changes_of_support_vector(monkeypatch: pytest.MonkeyPatch)
     assert lines["hard margin"].get_linestyle() != lines["smoothed margin"].get_linestyle()
 
 
+def test_margin_counts_as_separated_from_the_last_error_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    back = path(accuracy=torch.tensor([0.5, 1.0, 1.0, 0.9, 1.0, 1.0, 1.0]))
+    fig = drawn_by(monkeypatch, lambda: figures.margin(back, alt=ALT))
+    lines = {line.get_label(): line for line in fig.axes[0].lines}
+    assert lines["all points separated"].get_xdata()[0] == back.log_inverse_loss[4]
+    monkeypatch.undo()
+    lost = path(accuracy=torch.tensor([0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.9]))
+    fig = drawn_by(monkeypatch, lambda: figures.margin(lost, alt=ALT))
+    assert [line.get_label() for line in fig.axes[0].lines] == ["hard margin", "smoothed margin"]
+
+
+def test_margin_starts_from_zero_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = path()
+    for name in ("hard_margin", "smoothed_margin"):
+        values = torch.as_tensor(getattr(start, name)).clone()
+        values[0] = torch.nan
+        setattr(start, name, values)
+    fig = drawn_by(monkeypatch, lambda: figures.margin(start, alt=ALT))
+    assert np.isfinite(fig.axes[0].get_ylim()).all()
+
+
 def test_margin_shades_falls_only(monkeypatch: pytest.MonkeyPatch) -> None:
     fig = drawn_by(monkeypatch, lambda: figures.margin(path(), alt=ALT))
     (spans,) = fig.axes[0].collections

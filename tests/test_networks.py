@@ -265,6 +265,9 @@ def test_evaluation_is_pure() -> None:
         (lambda: ConvNet((1, 8, 8), (3,), stride=0), "stride must be at least 1"),
         (lambda: ConvNet((1, 8, 8), (3,), activation="elu"), "activation must be one of"),
         (lambda: MLP((3, 1)).init(seed=-1), "seed must be at least 0, got -1"),
+        (lambda: MLP((3, 1)).init(seed=2**64), r"seed must lie in 0 .. 2\*\*64 - 1, got 184467"),
+        (lambda: MLP((3, 1)).init(seed=[0, 2**64]), r"seed must lie in 0 .. 2\*\*64 - 1"),
+        (lambda: networks.product_norm({}), "params must hold at least one layer"),
         (lambda: MLP((3, 1)).init(seed=0.5), "seed must be an integer, got 0.5"),
         (lambda: MLP((3, 1)).init(seed=[]), "seed must hold at least one integer"),
         (lambda: MLP((3, 1)).init(seed=0, scale=0.0), "scale must be finite and greater than 0"),
@@ -313,3 +316,18 @@ def test_directions_of_a_zero_layer_are_refused() -> None:
         networks.compose(torch.ones(2, dtype=torch.float64), params)
     with pytest.raises(ValueError, match=r"networks\[1\] must have the shapes"):
         networks.stack([MLP((3, 1)).init(seed=0), MLP((2, 1)).init(seed=0)])
+
+
+def test_the_largest_seed_is_taken() -> None:
+    assert torch.isfinite(MLP((3, 1)).init(seed=2**64 - 1)["W1"]).all()
+
+
+@pytest.mark.parametrize("activation", networks.SLOPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slopes_are_the_derivatives_of_the_activations(activation: str, dtype: torch.dtype) -> None:
+    z = torch.tensor([-2.0, 3.0], dtype=dtype)
+    net = MLP((1, 1, 1), activation=activation)
+    one = {"W1": torch.ones(1, 1, dtype=dtype), "W2": torch.ones(1, 1, dtype=dtype)}
+    _, pullback = net.vjp(one, z[:, None])
+    gradients = torch.stack([pullback(u)["W1"][0, 0] for u in torch.eye(2, dtype=dtype)]) / z
+    assert torch.equal(networks.slopes_where(activation, z > 0, z), gradients)

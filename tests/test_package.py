@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,7 @@ def test_every_listed_submodule_imports(name: str) -> None:
 def test_unknown_attribute_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'network'"):
         companion.network  # noqa: B018
+
+
+def test_types_are_announced() -> None:
+    assert Path(companion.__file__).with_name("py.typed").is_file()

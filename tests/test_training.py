@@ -359,3 +359,24 @@ def test_invalid_arguments_are_named(change: dict[str, Any], message: str) -> No
 def test_invalid_stopping_rules_are_named(make: Callable[[], Until], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_foreign_files_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "run.pt"
+    file.write_text("no tensors")
+    with pytest.raises(ValueError, match="path must be a file written by TrainingRun.save, got"):
+        TrainingRun.load(file)
+    with pytest.raises(ValueError, match="checkpoint must be a file written by train, got"):
+        train(SCALAR, X, Y, seeds=[0], lr=0.2, steps=2, checkpoint=file)
+
+
+def test_until_cannot_change_in_a_checkpoint(tmp_path: Path) -> None:
+    options = {"seeds": [0], "lr": 0.2, "checkpoint": tmp_path / "run.pt"}
+    train(SCALAR, X, Y, steps=2, until=Until(log_loss=-50.0), **options)
+    with pytest.raises(ValueError, match="another training: its until is"):
+        train(SCALAR, X, Y, steps=4, until=Until(log_loss=-60.0), **options)
+    assert int(train(SCALAR, X, Y, steps=4, until=Until(log_loss=-50.0), **options).steps) == 4
+
+
+def test_doctests_leave_the_environment_alone() -> None:
+    assert "environ[" not in training.progress.__doc__

@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from html.parser import HTMLParser
@@ -351,7 +352,9 @@ def test_parts_join_into_what_was_drawn() -> None:
 @pytest.fixture(scope="module")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    found = filter(None, [os.environ.get("CHROMIUM"), *map(shutil.which, names)])
+    chromium = next(found, None)
     if chromium is None:
         pytest.skip("no Chromium on this machine: the script of explorers was not run")
     with sync_api.sync_playwright() as playwright:
@@ -395,4 +398,20 @@ def test_script_in_a_browser(
     page.wait_for_function("() => document.images[1].alt.includes('power 2')")
     assert page.evaluate("document.images[1].decode().then(() => document.images[1].naturalWidth)")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert faults == []
+
+
+def test_script_where_nothing_can_be_unpacked(browser, explorer: widgets.Explorer) -> None:
+    page = browser.new_page()
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text))
+    page.set_content(
+        '<!doctype html><html lang="en"><body><script>delete window.DecompressionStream</script>'
+        f"{explorer.html}"
+    )
+    assert page.evaluate("typeof DecompressionStream") == "undefined"
+    page.wait_for_timeout(200)
+    assert page.locator(".explorer-controls").is_hidden()
+    assert page.locator("img").get_attribute("alt") == explorer.alt
     assert faults == []

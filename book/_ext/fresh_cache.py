@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -21,8 +22,8 @@ def fingerprint(root: Path) -> str:
     """Hash of everything outside a notebook that its outputs depend on."""
     package = root / "companion"
     files = [file for file in package.rglob("*") if file.is_file() and file.suffix != ".pyc"]
-    files = sorted([*files, root / "requirements.txt"])
-    digest = hashlib.sha256()
+    files = sorted([*files, root / "requirements.txt", root / "pyproject.toml"])
+    digest = hashlib.sha256("Python {}.{}".format(*sys.version_info[:2]).encode())
     for file in files:
         digest.update(file.relative_to(root).as_posix().encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())

@@ -1,5 +1,7 @@
 // Lets native range inputs choose among the frames of an explorer; no library, no request.
 (() => {
+  // Without it (Safari before 16.4) the first frame stays, and the controls stay hidden.
+  if (typeof DecompressionStream === "undefined") return;
   const unpack = (base64) => {
     const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));

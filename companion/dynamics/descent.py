@@ -50,7 +50,7 @@ def gradient_descent(
         steps: Number of steps.
         loss: "exponential" or "logistic".
         record_every: Steps between records.
-        snapshots: Values of l at which to keep the weights.
+        snapshots: Values of l at which to keep the weights, if they are reached.
 
     Returns:
         The path; ``log_time`` is log(lr * step), the flow's time that the steps add up to.
@@ -120,7 +120,7 @@ def loss_based_descent(
         grow: Factor of eta after a step that lowered the loss, > 1.
         shrink: Divisor of eta after one that did not, > 1.
         loss: "exponential" or "logistic".
-        snapshots: Values of l at which to keep the weights.
+        snapshots: Values of l at which to keep the weights, if they are reached.
         max_evaluations: Budget of gradients; beyond it the path warns and has ``reached=False``.
 
     Raises:

@@ -71,7 +71,7 @@ def gradient_flow(
             Where the flow is smooth, the error falls with the square of these two together.
         stages: Stages of the method; its stability interval grows with their square.
         project: Put the layer norms back on rho_k^2 - rho_j^2 = const (Lemma 1) after each step.
-        snapshots: Values of l at which to keep the weights.
+        snapshots: Values of l at which to keep the weights, if they are reached.
         max_evaluations: Budget of gradients; a path that ends there (the last step may exceed
             it) warns and has ``reached=False``.
 
@@ -80,8 +80,9 @@ def gradient_flow(
 
     Raises:
         TypeError, ValueError: for data, labels or parameters that do not fit; where the gradient
-            of l vanishes (all units dead), since no flow leaves such a point; and where the flow
-            comes to rest, as it does on data that the network cannot separate.
+            of l vanishes (all units dead, two layers zero), since no flow leaves such a point;
+            for weights that are all zero; and where the flow comes to rest, as it does on data
+            that the network cannot separate.
 
     Source: PNAS 2020, Eq. 1 and Eq. 13.
 
@@ -172,10 +173,10 @@ class _Stepper:
                 "params must leave the flow a direction, but the gradient of the loss is zero at "
                 f"l = {state.l:.6g} (every unit is dead, or a layer is zero); draw other weights."
             )
-        h = min(
-            self.max_increment / state.speed**2,
-            self.relative_step * _norm(state.params) / state.speed,
-        )
+        length = _norm(state.params)
+        if length == 0.0:
+            raise ValueError("params must not all be zero: steps are measured against ||W||.")
+        h = min(self.max_increment / state.speed**2, self.relative_step * length / state.speed)
         stiffness = 0.0
         for _ in range(2):  # power iteration with secants as long as the step: it sees the kinks
             delta = 0.5 * h * state.speed
@@ -248,7 +249,9 @@ def onto_lemma_1(params: Params, squares: dict[str, float]) -> tuple[Params, flo
     """
     now = squared_norms(params)
     growth = sum(now[k] - squares[k] for k in now) / len(now)
-    factors = {k: math.sqrt(max(squares[k] + growth, 0.0) / now[k]) for k in now}
+    factors = {
+        k: math.sqrt(max(squares[k] + growth, 0.0) / now[k]) if now[k] else 1.0 for k in now
+    }
     return {k: c * params[k] for k, c in factors.items()}, max(abs(c - 1) for c in factors.values())
 
 

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from companion import _checks
 from companion.dynamics.trajectory import margins_of
-from companion.networks import LEAKY_SLOPE, MLP, Params
+from companion.networks import MLP, SLOPES, Params, slopes_where
 
 __all__ = ["KKT", "kkt_residual", "support_vectors"]
 
-SLOPES = {"relu": 0.0, "leaky_relu": LEAKY_SLOPE, "linear": 1.0}
 ROUNDS = 200  # of corners; the digits take about fifteen
 GAP = 1e-9  # relative, on the squared distance
 FLOOR = 1e-3  # distances are told apart down to sqrt(GAP) FLOOR, about 3e-8
@@ -120,13 +119,14 @@ def kkt_residual(
     if not isinstance(net, MLP):
         raise TypeError(f"net must be an MLP, got {type(net).__name__}.")
     _checks.positive("kink_tol", kink_tol, zero=True)
+    params, x, y = {name: W.detach() for name, W in params.items()}, x.detach(), y.detach()
     margins = margins_of(net, params, x, y)
     support = support_vectors(margins, rtol=support_rtol)
     unit = float(margins.min()) ** (-1 / net.K)
-    W = [(unit * W_k.detach()).double().cpu() for W_k in params.values()]
-    corners = _Corners(net, W, x[support].double().cpu(), y[support].double().cpu(), kink_tol)
+    W = [(unit * W_k).cpu().double() for W_k in params.values()]
+    corners = _Corners(net, W, x[support].cpu().double(), y[support].cpu().double(), kink_tol)
     found, residual = _distance_to_cone(corners)
-    excess = (margins[support].double().cpu() / margins.min().double().cpu() - 1).numpy()
+    excess = (margins[support].cpu().double() / margins.min().cpu().double() - 1).numpy()
     return KKT(
         residual=residual,
         slackness=float(found @ excess) / max(float(found.sum()), np.finfo(float).tiny),
@@ -148,7 +148,7 @@ class _Corners:
         for W_k, z in zip(W, net.preactivations(parameters, x), strict=False):
             scale = self.inputs[-1].norm(dim=1, keepdim=True) * W_k.norm(dim=1)
             self.free.append((z.abs() <= kink_tol * scale) & (self.low < 1) & (kink_tol > 0))
-            self.plain.append(torch.where(z > 0, 1.0, self.low).to(z.dtype))
+            self.plain.append(slopes_where(net.activation, z > 0, z))
             self.inputs.append(z * self.plain[-1])
         self.num_free = sum(int(mask.sum()) for mask in self.free)
 
@@ -175,8 +175,9 @@ class _Corners:
                 at = slopes[k].clone().requires_grad_()
                 value = (self.rows([*slopes[:k], at, *slopes[k + 1 :]]) @ along).sum()
                 (gain,) = torch.autograd.grad(value, at)
-                sides = torch.where(gain > 0, 1.0, torch.where(gain < 0, self.low, slopes[k]))
-                better = torch.where(mask, sides.to(at.dtype), slopes[k])
+                high, low = torch.ones_like(gain), torch.full_like(gain, self.low)
+                sides = torch.where(gain > 0, high, torch.where(gain < 0, low, slopes[k]))
+                better = torch.where(mask, sides, slopes[k])
                 changed |= bool((better != slopes[k]).any()) and len(self.free) > 1
                 slopes[k] = better
         return self.rows(slopes).numpy()

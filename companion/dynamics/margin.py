@@ -135,10 +135,14 @@ def combination_norm(terms: Params, weights: Tensor) -> float:
         weights: alpha, (N,), not negative.
 
     Raises:
-        ValueError: if a weight is negative, or all are zero.
+        TypeError, ValueError: if terms is empty, the weights are not (N,) finite floating-point
+            numbers, one is negative, or all are zero.
 
     Source: PNAS 2020, Eqs 5, 8 and 9.
     """
+    if not terms:
+        raise ValueError("terms must hold at least one layer.")
+    _checks.shape("weights", _checks.finite("weights", weights), (len(next(iter(terms.values()))),))
     if bool((weights < 0).any()) or not bool((weights > 0).any()):
         raise ValueError("weights must be at least 0 and not all 0.")
     alpha = weights / weights.sum()
@@ -162,8 +166,8 @@ def nearest_combination(terms: Params) -> tuple[Tensor, float]:
     """
     if not terms:
         raise ValueError("terms must hold at least one layer.")
-    columns = torch.cat([B.flatten(1) for B in terms.values()], dim=1)  # (N, num_params)
-    alpha = _nearest_point_in_hull(columns.double().cpu().numpy())
+    columns = torch.cat([B.flatten(1) for B in terms.values()], dim=1).detach()  # (N, num_params)
+    alpha = _nearest_point_in_hull(columns.cpu().double().numpy())
     point = torch.as_tensor(alpha, dtype=columns.dtype, device=columns.device)
     return point, float(torch.linalg.vector_norm(point @ columns))
 
@@ -193,7 +197,9 @@ def max_margin(x: Tensor, y: Tensor) -> LinearMaxMargin:
 
     The dual asks for the point of the convex hull of the y_n x_n nearest to the origin, and
     nonnegative least squares finds it in finitely many steps (Lawson & Hanson 1995, ch. 23). A
-    last linear solve on the support removes its rounding.
+    last linear solve on the support removes its rounding. In float64 the margin is usually exact
+    to a few units in the last place; where it is tiny beside the largest ||x_n||, the support found
+    can be off by rounding, and ``gap``, which bounds the error, grows.
 
     Args:
         x: Points, (N, d). A bias is a constant coordinate of x, as in the paper.
@@ -212,7 +218,7 @@ def max_margin(x: Tensor, y: Tensor) -> LinearMaxMargin:
     _checks.dataset(x, y)
     if x.ndim != 2:
         raise ValueError(f"x must have shape (N, d), got {tuple(x.shape)}.")
-    rows = (y[:, None] * x).detach().double().cpu().numpy()
+    rows = (y[:, None] * x).detach().cpu().double().numpy()
     alpha = _nearest_point_in_hull(rows)
     support = np.flatnonzero(alpha)
     # On the support all margins are equal: the shortest w with rows[support] w = 1.
@@ -301,6 +307,7 @@ def least_norm(net: Network, params: Params, x: Tensor, y: Tensor) -> Params:
 
     if net.num_params > 300:
         raise ValueError(f"net must have at most 300 weights, got {net.num_params}.")
+    params, x, y = {name: W.detach() for name, W in params.items()}, x.detach(), y.detach()
     smallest = float(margins_of(net, params, x, y).min())
     if smallest <= 0:
         raise ValueError(f"params must separate the data, got a smallest margin of {smallest}.")
@@ -311,16 +318,16 @@ def least_norm(net: Network, params: Params, x: Tensor, y: Tensor) -> Params:
         return {k: p.view_as(W) for (k, W), p in zip(params.items(), parts, strict=True)}
 
     def slack(flat: np.ndarray) -> np.ndarray:
-        return (y * net(unflatten(flat), x) - 1).double().cpu().numpy()
+        return (y * net(unflatten(flat), x) - 1).cpu().double().numpy()
 
     def jacobian(flat: np.ndarray) -> np.ndarray:
         rows = torch.func.jacrev(lambda W: y * net(W, x))(unflatten(flat))
-        return torch.cat([r.flatten(1) for r in rows.values()], dim=1).double().cpu().numpy()
+        return torch.cat([r.flatten(1) for r in rows.values()], dim=1).cpu().double().numpy()
 
     start = torch.cat([(smallest ** (-1 / net.K) * W).flatten() for W in params.values()])
     found = minimize(
         lambda w: 0.5 * float(w @ w),
-        start.double().cpu().numpy(),
+        start.cpu().double().numpy(),
         jac=lambda w: w,
         constraints={"type": "ineq", "fun": slack, "jac": jacobian},
         method="SLSQP",

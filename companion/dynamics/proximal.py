@@ -31,12 +31,11 @@ from companion.dynamics.trajectory import (
     Trajectory,
     squared_norms,
 )
-from companion.networks import LEAKY_SLOPE, MLP, Params, product_norm
+from companion.networks import MLP, Params, product_norm, slopes_where
 
 __all__ = ["proximal_ascent"]
 
 NEGLIGIBLE = 25.0  # a margin this far above the smallest has a weight below exp(-25)
-_SLOPES = {"relu": 0.0, "leaky_relu": LEAKY_SLOPE, "linear": 1.0}
 
 
 def proximal_ascent(
@@ -64,7 +63,7 @@ def proximal_ascent(
         until: Where to stop, on the log of the sum of the losses.
         relative_step: Largest ||dW|| / ||W|| of a step.
         memory: Number of earlier points whose linear pieces are kept.
-        snapshots: Values of l at which to keep the weights.
+        snapshots: Values of l at which to keep the weights, if they are reached.
         max_evaluations: Budget; beyond it the path warns and has ``reached=False``.
 
     Returns:
@@ -73,7 +72,8 @@ def proximal_ascent(
         charges the method rather too much than too little.
 
     Raises:
-        TypeError, ValueError: for arguments that do not fit, and where no step lowers the loss.
+        TypeError, ValueError: for arguments that do not fit, weights that are all zero, and where
+            no step lowers the loss.
 
     Source: companion method for PNAS Eq. 12; it stays within 1 % of the flow's smoothed margin on
     the digits, which the benchmarks measure.
@@ -137,7 +137,8 @@ class _Point:
         self.params = params
         self.margins = objective.margins(params)
         self.l = -float(torch.logsumexp(-self.margins, dim=0))
-        self.smoothed = self.l / float(product_norm(params))
+        rho = float(product_norm(params))
+        self.smoothed = self.l / rho if rho else math.nan
 
     def better_than(self, other: _Point, *, anyway: bool) -> bool:
         """Whether l is higher, and so is the smoothed margin where it counts (not ``anyway``)."""
@@ -172,6 +173,8 @@ class _Pieces:
                 "params must leave a way to lower the loss, but its gradient is exactly zero "
                 "(every unit is dead, or a layer is zero); draw other weights."
             )
+        if allowed == 0.0:
+            raise ValueError("params must not all be zero: steps are measured against ||W||.")
         mu = allowed / speed
         a, length = torch.zeros_like(weights), 0.0
         for _ in range(12):  # the step is shorter than mu times the present gradient: stretch mu
@@ -220,8 +223,7 @@ class _Model:
 
     def _piece(self, W: list[Tensor], pattern: list[Tensor], rows: Tensor) -> _Pieces:
         """The margins of ``rows`` as if each unit kept the side of its kink in ``pattern``."""
-        slope = _SLOPES[self.net.activation]
-        gates = [torch.where(side[rows], 1.0, slope).to(self.x.dtype) for side in pattern]
+        gates = [slopes_where(self.net.activation, side[rows], self.x) for side in pattern]
         inputs = [self.x[rows]]
         for W_k, gate in zip(W, gates, strict=False):
             inputs.append((inputs[-1] @ W_k.T) * gate)

@@ -9,6 +9,7 @@ entropy term has the wrong sign).
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -19,19 +20,21 @@ from os import PathLike
 import torch
 from torch import Tensor
 
-from companion import _checks, losses
+from companion import _checks, _files, losses
 from companion.networks import Network, Params, layer_norms
 
 
 @dataclass(frozen=True)
 class LogLoss:
-    """Stop once log sum_n loss_n is at or below ``value`` (natural logarithm, e.g. -1000)."""
+    """Stop once log sum_n loss_n is at or below ``value`` (natural logarithm, e.g. -1000).
+
+    Raises TypeError if the value is not a number, ValueError if it is not finite.
+    """
 
     value: float
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise ValueError(f"value must be finite, got {self.value!r}.")
+        _require_finite(self.value)
 
     def reached(self, log_loss: float, log_time: float) -> bool:
         """Whether the run has arrived."""
@@ -40,17 +43,28 @@ class LogLoss:
 
 @dataclass(frozen=True)
 class LogTime:
-    """Stop once log t is at or above ``value``, with t the flow's own time in PNAS Eq. 1."""
+    """Stop once log t is at or above ``value``, with t the flow's own time in PNAS Eq. 1.
+
+    Raises TypeError if the value is not a number, ValueError if it is not finite.
+    """
 
     value: float
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise ValueError(f"value must be finite, got {self.value!r}.")
+        _require_finite(self.value)
 
     def reached(self, log_loss: float, log_time: float) -> bool:
         """Whether the run has arrived."""
         return log_time >= self.value
+
+
+def _require_finite(value: float) -> None:
+    try:
+        finite = math.isfinite(value)
+    except TypeError:
+        raise TypeError(f"value must be a number, got {value!r}.") from None
+    if not finite:
+        raise ValueError(f"value must be finite, got {value!r}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +72,8 @@ class Trajectory:
     """A path of one network through weight space, measured at T records.
 
     Margins are normalized by ``rho = prod_k rho_k`` (PNAS 2020, section 3.B), so they are margins
-    of f(V; x) and do not change when a layer is rescaled.
+    of f(V; x) and do not change when a layer is rescaled. Where a layer is zero, as at the start
+    from W = 0, they are NaN.
 
     Attributes:
         log_inverse_loss: (T,) l = -log sum_n loss_n.
@@ -72,8 +87,12 @@ class Trajectory:
         rho: (T, K) layer norms rho_k = ||W_k||_F.
         evaluations: (T,) gradient evaluations spent so far.
         params: the weights at the end.
-        snapshots: weights at the recorded steps ``snapshot_index``, leading axis S.
+        snapshots: weights at the recorded steps ``snapshot_index``, leading axis S: one snapshot
+            for each level of l asked for that the path reached, at the first record at or above
+            it, in the order of the levels. A step that passes several levels gives each of them
+            the same weights; levels that the path did not reach are absent.
         snapshot_index: (S,) positions of the snapshots among the T records.
+        snapshot_level: (S,) the levels of the snapshots, ascending.
         norm_correction: (T,) largest relative change |c - 1| of a layer norm by the projection
             onto Lemma 1 in the step before this record; 0 where a method does not project.
         reached: whether the run arrived where ``until`` asked.
@@ -90,6 +109,7 @@ class Trajectory:
     params: Params
     snapshots: Params
     snapshot_index: Tensor
+    snapshot_level: Tensor
     norm_correction: Tensor
     reached: bool
 
@@ -113,7 +133,7 @@ class Trajectory:
         There the monotonicity theorem applies: a total loss below 1 for the exponential loss,
         below log 2 for the logistic one (Lyu & Li 2020, Thm 4.1).
         """
-        below = torch.nonzero(self.smoothed_margin <= 0)
+        below = torch.nonzero(~(self.smoothed_margin > 0))
         first = int(below[-1]) + 1 if len(below) else 0
         if first == len(self.smoothed_margin):
             raise ValueError(
@@ -147,7 +167,7 @@ class Trajectory:
         squares = self.rho**2
         growth = squares - squares[0]
         spread = growth.amax(dim=1) - growth.amin(dim=1)  # of the largest pair (k, j)
-        return float((spread / squares.mean(dim=1)).max())
+        return float(torch.where(spread == 0, spread, spread / squares.mean(dim=1)).max())
 
     @cached_property
     def switches(self) -> Tensor:
@@ -160,13 +180,23 @@ class Trajectory:
         return {name: W[i] for name, W in self.snapshots.items()}
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the record to a file that :meth:`load` reads."""
-        torch.save({f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, path)
+        """Write the record to a file, in one piece: an interruption leaves the old file."""
+        _files.write({f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, path)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Trajectory:
-        """Read a record written by :meth:`save`; nothing but tensors is unpickled."""
-        return cls(**torch.load(path, weights_only=True))
+    def load(
+        cls, path: str | PathLike[str], *, device: torch.device | str | None = None
+    ) -> Trajectory:
+        """Read a record written by :meth:`save`, onto the CPU or ``device``.
+
+        Raises:
+            ValueError: if the file holds something else.
+            FileNotFoundError: if there is no file.
+        """
+        keys = [f.name for f in dataclasses.fields(cls)]
+        return cls(
+            **_files.read("path", path, keys=keys, writer="Trajectory.save", device=device)
+        )
 
 
 def drawdown(values: Tensor) -> float:
@@ -198,6 +228,7 @@ def equivalent_margin(l: float, loss: str) -> float:  # noqa: E741
 
     l itself for the exponential loss, ``-log(exp(L) - 1)`` with L = exp(-l) for the logistic one
     (the inverse function g of Lyu & Li 2020, appendix A); the two agree to rounding once l > 37.
+    -inf for the logistic loss below l = -709, where L exceeds the largest double.
 
     Raises:
         ValueError: if the loss is unknown.
@@ -208,7 +239,10 @@ def equivalent_margin(l: float, loss: str) -> float:  # noqa: E741
     _checks.choice("loss", loss, losses.KINDS)
     if loss == "exponential" or l > 37:
         return l
-    total = math.exp(-l)
+    try:
+        total = math.exp(-l)
+    except OverflowError:
+        return -math.inf
     if total > 1:  # exp(L) overflows long before L does
         return -(total + math.log1p(-math.exp(-total)))
     return l - math.log(math.expm1(total) / total)
@@ -271,8 +305,8 @@ class Recorder:
 
     def __init__(self, loss: str, snapshots: Sequence[float]) -> None:
         self.loss = loss
-        self.pending = sorted(float(level) for level in snapshots)
-        if not all(math.isfinite(level) for level in self.pending):
+        self.levels = sorted(float(level) for level in snapshots)
+        if not all(math.isfinite(level) for level in self.levels):
             raise ValueError(f"snapshots must be finite values of l, got {list(snapshots)}.")
         self.rows: list[tuple[float, ...]] = []
         self.rho: list[Tensor] = []
@@ -289,27 +323,31 @@ class Recorder:
         evaluations: int,
         correction: float = 0.0,
     ) -> None:
-        """Measure one point of the path."""
+        """Measure one point of the path; its margins are NaN where a layer is zero."""
         rho = layer_norms(params)
         product = float(rho.prod())
         smallest, index = margins.min(dim=0)
+        hard, smoothed = math.nan, math.nan
+        if product != 0:
+            hard, smoothed = float(smallest) / product, equivalent_margin(l, self.loss) / product
         self.rows.append(
             (
                 l,
                 log_time,
-                float(smallest) / product,
-                equivalent_margin(l, self.loss) / product,
+                hard,
+                smoothed,
                 float(index),
-                float((margins > 0).double().mean()),
+                int((margins > 0).sum()) / len(margins),
                 float(evaluations),
                 correction,
             )
         )
         self.rho.append(rho.detach().cpu())
-        if self.pending and l >= self.pending[0]:
-            self.pending = [level for level in self.pending if level > l]
-            self.kept.append({name: W.detach().clone() for name, W in params.items()})
-            self.kept_at.append(len(self.rows) - 1)
+        passed = bisect.bisect_right(self.levels, l) - len(self.kept)
+        if passed > 0:  # one step may pass several levels: they share its weights
+            weights = {name: W.detach().clone() for name, W in params.items()}
+            self.kept += [weights] * passed
+            self.kept_at += [len(self.rows) - 1] * passed
 
     def finish(self, params: Params, *, reached: bool) -> Trajectory:
         """Return the record of the whole run."""
@@ -335,5 +373,6 @@ class Recorder:
             if self.kept
             else {name: W.detach()[None][:0] for name, W in params.items()},
             snapshot_index=torch.tensor(self.kept_at, dtype=torch.long),
+            snapshot_level=torch.tensor(self.levels[: len(self.kept)], dtype=torch.float64),
             reached=reached,
         )

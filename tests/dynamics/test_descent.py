@@ -172,3 +172,13 @@ def test_data_are_checked() -> None:
         loss_based_descent(
             LINEAR, LINEAR.init(seed=[0, 1]), POINTS.x, POINTS.y, until=LogLoss(-9)
         )
+
+
+def test_descent_starts_from_zero_as_linear_models_do() -> None:
+    zero = {"W1": torch.zeros_like(START["W1"])}
+    path = gradient_descent(LINEAR, zero, POINTS.x, POINTS.y, lr=0.1, steps=20)
+    assert path.hard_margin[0].isnan() and path.smoothed_margin[0].isnan()
+    assert not path.hard_margin[1:].isnan().any()
+    assert path.log_inverse_loss[0].item() == pytest.approx(-math.log(len(POINTS.y)), rel=1e-15)
+    path = loss_based_descent(LINEAR, zero, POINTS.x, POINTS.y, until=LogLoss(-5))
+    assert path.reached and path.smoothed_margin[0].isnan() and path.monotone_from > 0

@@ -366,7 +366,7 @@ def test_snapshots_hold_the_weights_of_their_records() -> None:
     path = gradient_flow(
         LINEAR, LINEAR.init(seed=0), POINTS.x, POINTS.y, until=LogLoss(-20), snapshots=[15, 2, 500]
     )
-    assert len(path.snapshot_index) == 2  # 500 is never reached
+    assert path.snapshot_level.tolist() == [2, 15]  # 500 is never reached
     for i, level in enumerate((2, 15)):
         at = int(path.snapshot_index[i])
         assert float(path.log_inverse_loss[at]) >= level > float(path.log_inverse_loss[at - 1])
@@ -451,3 +451,17 @@ def test_invalid_arguments(change: dict, error: type[Exception], message: str) -
         positional[1] = change["net"].init(seed=0)
     with pytest.raises(error, match=message):
         gradient_flow(*positional, **arguments)
+
+
+def test_zero_layers() -> None:
+    """One zero layer of two is left at once; more leave no gradient, or no scale for the steps."""
+    start = {k: W.clone() for k, W in DEEP_LINEAR.init(seed=0).items()}
+    start["W2"].zero_()
+    path = gradient_flow(DEEP_LINEAR, start, POINTS.x, POINTS.y, until=LogLoss(-10))
+    assert path.reached and path.norm_drift < 1e-13
+    assert path.hard_margin.isnan().tolist() == [True] + [False] * (len(path.rho) - 1)
+    cases = ((DEEP_LINEAR, "gradient of the loss is zero"), (LINEAR, "not all be zero"))
+    for net, message in cases:
+        zero = {k: torch.zeros_like(W) for k, W in net.init(seed=0).items()}
+        with pytest.raises(ValueError, match=message):
+            gradient_flow(net, zero, POINTS.x, POINTS.y, until=LogLoss(-10))

@@ -269,3 +269,25 @@ def test_invalid_arguments() -> None:
     with pytest.raises(TypeError, match="net must be an MLP, got ConvNet"):
         conv = ConvNet(input_shape=(1, 2, 1), channels=(2,))
         kkt_residual(conv, conv.init(seed=0), *PLANE, support_rtol=0.1)
+
+
+def test_tensors_that_require_grad_are_taken_as_they_are() -> None:
+    net, points = MLP(widths=(2, 1)), data.three_points()
+    plain = {"W1": points.direction[None].clone()}
+    tracked = {"W1": points.direction[None].clone().requires_grad_()}
+    found = [
+        kkt_residual(net, W, points.x.clone().requires_grad_(), points.y, support_rtol=1e-9)
+        for W in (plain, tracked)
+    ]
+    assert found[0].residual == found[1].residual < 1e-12
+    assert not found[1].multipliers.requires_grad
+
+
+def test_slope_of_the_leaky_relu_is_not_rounded() -> None:
+    """One example with one unit on its lower side, balanced: h = W exactly, lambda = 1 / margin."""
+    net = MLP(widths=(1, 1, 1), activation="leaky_relu")
+    W = {"W1": torch.tensor([[-1.0]]).double(), "W2": torch.tensor([[-1.0]]).double()}
+    one = torch.ones(1, 1, dtype=torch.float64)
+    found = kkt_residual(net, W, one, one[0], support_rtol=0.0)
+    assert found.multipliers.item() == pytest.approx(100.0, rel=1e-13)
+    assert found.residual < 1e-13

@@ -279,8 +279,14 @@ def test_combinations_check_their_arguments() -> None:
     for weights in ([1.0, -0.1, 0.0], [0.0, 0.0, 0.0]):
         with pytest.raises(ValueError, match="weights must be at least 0 and not all 0"):
             margin.combination_norm(terms, torch.tensor(weights, dtype=torch.float64))
-    with pytest.raises(ValueError, match="terms must hold at least one layer"):
-        margin.nearest_combination({})
+    nan = torch.tensor([1.0, math.nan, 0.0], dtype=torch.float64)
+    with pytest.raises(ValueError, match="weights must be finite, got 1 entries"):
+        margin.combination_norm(terms, nan)
+    with pytest.raises(ValueError, match=r"weights must have shape \(3,\), got \(2,\)"):
+        margin.combination_norm(terms, torch.ones(2, dtype=torch.float64))
+    for of in (margin.nearest_combination, lambda t: margin.combination_norm(t, torch.ones(3))):
+        with pytest.raises(ValueError, match="terms must hold at least one layer"):
+            of({})
 
 
 def test_minimum_norm_of_two_layers_by_calculus() -> None:
@@ -342,3 +348,15 @@ def test_margin_offers_the_kkt_residual() -> None:
     assert margin.kkt_residual is kkt.kkt_residual and margin.KKT is kkt.KKT
     assert margin.support_vectors is kkt.support_vectors
     assert all(hasattr(margin, name) for name in margin.__all__)
+
+
+def test_tensors_that_require_grad_are_taken_as_they_are() -> None:
+    terms = random_terms(0, 3, 2)
+    tracked = {k: B.clone().requires_grad_() for k, B in terms.items()}
+    alpha, norm = margin.nearest_combination(tracked)
+    assert torch.equal(alpha, margin.nearest_combination(terms)[0]) and not alpha.requires_grad
+    net, points = MLP(widths=(2, 1)), data.three_points()
+    W = {"W1": points.direction[None].clone().requires_grad_()}
+    found = margin.least_norm(net, W, points.x.clone().requires_grad_(), points.y)
+    assert not found["W1"].requires_grad
+    assert float((points.y * net(found, points.x)).min()) > 1 - 1e-8

@@ -181,3 +181,26 @@ def test_invalid_arguments(change: dict, error: type[Exception], message: str) -
     net, x, y = (arguments.pop(name) for name in ("net", "x", "y"))
     with pytest.raises(error, match=message):
         proximal_ascent(net, params, x, y, **arguments)
+
+
+def test_zero_layers() -> None:
+    x, y = data.separable(20, 3, margin=0.5, seed=0)[:2]
+    net = MLP(widths=(3, 4, 1), activation="linear")
+    start = {k: W.clone() for k, W in net.init(seed=0).items()}
+    start["W2"].zero_()
+    path = proximal_ascent(net, start, x, y, until=LogLoss(-10))
+    assert path.reached and path.hard_margin[0].isnan() and not path.hard_margin[1:].isnan().any()
+    for other, message in ((net, "gradient is exactly zero"), (MLP((3, 1)), "not all be zero")):
+        zero = {k: torch.zeros_like(W) for k, W in other.init(seed=0).items()}
+        with pytest.raises(ValueError, match=message):
+            proximal_ascent(other, zero, x, y, until=LogLoss(-10))
+
+
+def test_pieces_of_a_leaky_network_have_its_margins() -> None:
+    """In float64: a slope of 0.01 rounded to float32 would be wrong by 2e-8."""
+    x, y = data.quadrants(12, seed=5)
+    net = MLP(widths=(2, 5, 4, 1), activation="leaky_relu")
+    params = net.init(seed=0)
+    margins = y * net(params, x)
+    pieces = proximal._Model(net, x, y, 0).pieces(params, margins, 1e3)
+    torch.testing.assert_close(pieces.margins, margins, rtol=1e-13, atol=1e-15)

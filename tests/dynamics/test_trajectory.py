@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import zipfile
+from pathlib import Path
 
 import mpmath
 import pytest
@@ -46,7 +48,14 @@ def record(**fields: list) -> Trajectory:
         name: torch.tensor(values, dtype=columns[name].dtype) for name, values in fields.items()
     }
     empty = torch.zeros(0, dtype=torch.long)
-    return Trajectory(**columns, params={}, snapshots={}, snapshot_index=empty, reached=True)
+    return Trajectory(
+        **columns,
+        params={},
+        snapshots={},
+        snapshot_index=empty,
+        snapshot_level=empty.double(),
+        reached=True,
+    )
 
 
 def exact_equivalent_margin(l: float) -> mpmath.mpf:  # noqa: E741
@@ -184,14 +193,16 @@ def test_recorder_measures_a_point_of_the_path() -> None:
     assert path.snapshots["W1"].shape == (0, 1, 2)
 
 
-def test_recorder_keeps_one_snapshot_where_a_step_passes_several_levels() -> None:
-    recorder = Recorder("exponential", [1.0, 2.0, 9.0, -5.0])
+def test_recorder_keeps_a_snapshot_of_each_level_reached() -> None:
+    """A step that passes several levels counts for each; a level beyond the end is absent."""
+    recorder = Recorder("exponential", [1.0, 2.0, 9.0, -5.0, 10.0])
     for l in (-6.0, -3.0, 2.5, 4.0, 9.0):  # noqa: E741
         params = {"W1": torch.tensor([[l, 1.0]], dtype=torch.float64)}
         recorder.add(l, torch.ones(3).double(), params, log_time=0.0, evaluations=1)
     path = recorder.finish(params, reached=False)
-    assert path.snapshot_index.tolist() == [1, 2, 4]
-    assert path.snapshots["W1"][:, 0, 0].tolist() == [-3.0, 2.5, 9.0]
+    assert path.snapshot_index.tolist() == [1, 2, 2, 4]
+    assert path.snapshot_level.tolist() == [-5.0, 1.0, 2.0, 9.0]
+    assert path.snapshots["W1"][:, 0, 0].tolist() == [-3.0, 2.5, 2.5, 9.0]
     assert path.snapshot(1)["W1"].tolist() == [[2.5, 1.0]]
     assert not path.reached
 
@@ -201,3 +212,67 @@ def test_objective_refuses_margins_that_overflow() -> None:
     objective = Objective(LINEAR, {"W1": POINTS.x[:1]}, POINTS.x, POINTS.y, "exponential")
     with pytest.raises(ValueError, match="margins must be finite"):
         objective(params)
+
+
+def test_recorder_has_no_margins_where_a_layer_is_zero() -> None:
+    params = {"W1": torch.zeros(1, 2, dtype=torch.float64)}
+    l, margins, _ = Objective(LINEAR, params, POINTS.x, POINTS.y, "exponential")(params)  # noqa: E741
+    recorder = Recorder("exponential", [])
+    recorder.add(l, margins, params, log_time=0.0, evaluations=1)
+    recorder.add(2.0, margins + 1, {"W1": POINTS.x[:1]}, log_time=0.0, evaluations=2)
+    path = recorder.finish(params, reached=True)
+    assert path.hard_margin.isnan().tolist() == [True, False]
+    assert path.smoothed_margin.isnan().tolist() == [True, False]
+    assert path.accuracy.tolist() == [0.0, 1.0] and path.rho[0].tolist() == [0.0]
+    assert path.separated_at == path.monotone_from == 1 and path.norm_drift == 0.0
+
+
+def test_equivalent_margin_where_the_loss_overflows() -> None:
+    assert equivalent_margin(-710.0, "logistic") == -math.inf
+    assert equivalent_margin(-709.0, "logistic") < -1e307
+
+
+@pytest.mark.parametrize("target", [LogLoss, LogTime])
+def test_targets_must_be_numbers(target: type) -> None:
+    with pytest.raises(TypeError, match="value must be a number, got 'a'"):
+        target("a")
+
+
+def test_files_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    path, file = record(), tmp_path / "new" / "path.pt"
+    path.save(file)
+    assert [entry.name for entry in file.parent.iterdir()] == ["path.pt"]
+    again = Trajectory.load(file, device=device)
+    assert again.rho.device.type == device and torch.equal(again.rho.cpu(), path.rho)
+    assert Trajectory.load(str(file)).rho.device.type == "cpu"
+
+    def interrupted(content: object, part: Path) -> None:
+        part.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        path.save(file)
+    assert Trajectory.load(file).reached  # the old file is whole
+
+
+def test_foreign_files_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "path.pt"
+
+    def refused() -> None:
+        with pytest.raises(ValueError, match="path must be a file .* Trajectory.save, got .*path"):
+            Trajectory.load(file)
+
+    torch.save({"rho": torch.zeros(1)}, file)
+    refused()
+    torch.save(Trajectory, file)  # a class, which is not unpickled
+    refused()
+    file.write_bytes(file.read_bytes()[:-30])
+    refused()
+    file.write_text("no tensors")
+    refused()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.txt", "no tensors")
+    refused()
+    with pytest.raises(FileNotFoundError):
+        Trajectory.load(tmp_path / "none.pt")
