@@ -39,6 +39,7 @@ __all__ = [
 _DPI = 200  # two pixels per CSS pixel: crisp on the usual high-resolution screen
 _MOST_LINES = 6
 _MOST_NUMBERED = 12
+_MOST_ROWS = 8  # more indices than this cannot be named beside a low panel
 _LABEL_SPACING = 0.075  # of the height of the axes; one line of text
 
 
@@ -181,7 +182,7 @@ def margin(
     margin, the moment from which on the training set is separated (dotted), the stretches where
     the hard margin falls (shaded), and a circle at each change of support vector after separation
     with the index of the new one. Beyond twelve changes the circles lose their numbers, and a
-    second panel counts the changes instead.
+    second panel shows the index of the support vector over time instead.
 
     ``xscale`` is "symlog" (logarithmic beyond |l| = 1), "log" (shows l > 0 only) or "linear".
     ``path`` is any object with the fields of ``MarginPath``.
@@ -202,12 +203,12 @@ def margin(
         _draw_margins(ax, record)
         _draw_changes(ax, record, changes)
         if len(changes) > _MOST_NUMBERED:
-            _draw_count(below, record, changes)
+            _draw_indices(below, record)
         bottom = ax if len(changes) <= _MOST_NUMBERED else below
         bottom.set_xlabel(r"$\ell = -\log L$,  $L$ the sum of the losses")
         scale = {"linthresh": 1.0} if xscale == "symlog" else {}
         ax.set_xscale(xscale, **scale)
-        ax.legend(loc="lower right")
+        ax.legend(loc="best")
 
     return figure(draw, alt=alt, size=size)
 
@@ -453,12 +454,17 @@ def _draw_changes(ax: Axes, record: _Record, changes: np.ndarray) -> None:
                     zorder=5)  # fmt: skip
 
 
-def _draw_count(ax: Axes, record: _Record, changes: np.ndarray) -> None:
-    steps = np.concatenate(([record.separated], changes, [len(record.l) - 1]))
-    count = np.concatenate((np.arange(len(changes) + 1), [len(changes)]))
-    ax.step(record.l[steps], count, where="post", color=colors().ink, linestyle="-")
-    ax.set_ylabel("changes")
-    ax.set_ylim(0, None)
+def _draw_indices(ax: Axes, record: _Record) -> None:
+    """Which sample is the support vector, from separation on: one row for each that ever is."""
+    index = record.support[record.separated :].astype(int)
+    present, row = np.unique(index, return_inverse=True)
+    few = len(present) <= _MOST_ROWS
+    ax.step(record.l[record.separated :], row if few else index, where="post",
+            color=colors().ink, linestyle="-", linewidth=1.2)  # fmt: skip
+    if few:
+        ax.set_yticks(range(len(present)), [str(n) for n in present])
+        ax.set_ylim(-0.5, len(present) - 0.5)
+    ax.set_ylabel("index")
 
 
 def _check_decision(

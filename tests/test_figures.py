@@ -365,19 +365,27 @@ def test_margin_shades_falls_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not fig.axes[0].collections
 
 
-def test_margin_counts_many_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few", [True, False])
+def test_margin_shows_the_index_over_many_changes(
+    monkeypatch: pytest.MonkeyPatch, few: bool
+) -> None:
     steps = 40
+    index = torch.tensor([7, 3, 90])[torch.arange(steps) % 3] if few else torch.arange(steps)
     many = SimpleNamespace(
         log_inverse_loss=torch.logspace(0, 2, steps),
         hard_margin=torch.linspace(0.1, 0.2, steps),
         smoothed_margin=torch.linspace(0.05, 0.2, steps),
-        support_vector=torch.arange(steps),
+        support_vector=index,
         accuracy=torch.ones(steps),
     )
     fig = drawn_by(monkeypatch, lambda: figures.margin(many, alt=ALT, xscale="log"))
     above, below = fig.axes
     assert not above.texts
-    assert below.lines[0].get_ydata()[-1] == steps - 1
+    drawn = below.lines[0].get_ydata()
+    if few:  # one named row for each sample that is ever the support vector
+        assert [label.get_text() for label in below.get_yticklabels()] == ["3", "7", "90"]
+        drawn = np.array([3, 7, 90])[drawn.astype(int)]
+    assert drawn.tolist() == index.tolist()
 
 
 def test_margin_without_separation(monkeypatch: pytest.MonkeyPatch) -> None:
