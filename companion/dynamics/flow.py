@@ -33,8 +33,9 @@ from companion.networks import Network, Params
 
 __all__ = ["LogLoss", "LogTime", "Trajectory", "gradient_flow"]
 
-# Two power iterations underestimate the stiffness and a kink can raise it within the step: with an
-# eighth of the stability interval no step on the digits or on 84 plane sets lost the path.
+# Two power iterations underestimate the stiffness, and a kink can raise it within the step: with a
+# half of the stability interval the smoothed margin rattled by up to 1.6 % on sets of twelve points
+# in the plane, with an eighth it did not fall on the same sets.
 SAFETY = 8.0
 TINY = 1e-300  # a gradient that is zero
 
