@@ -20,6 +20,7 @@ FOUNDATIONS = {
     "networks": set(),
     "losses": set(),
     "training": {"networks", "losses"},
+    "least_squares": set(),
 }
 ALLOWED = {
     **FOUNDATIONS,

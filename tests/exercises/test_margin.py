@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from companion import exercises, losses
 from companion.dynamics import margin
+from companion.exercises import margin as graders
 
 ALPHA = np.array([3 / 4, 1 / 4, 0.0])
 MINIMUM = 1.5 * 0.5 ** (-2 / 3)
@@ -35,7 +36,9 @@ def test_verdict_is_frozen_and_silent_outside_ipython(capsys: pytest.CaptureFixt
 
 
 def test_unknown_exercise_lists_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"one of 'margin.1', 'margin.2', 'margin.3', got 'm'"):
+    with pytest.raises(ValueError, match=r"one of 'margin.1', 'margin.2', .*, got 'margin.0'"):
+        exercises.check("margin.0", 1)
+    with pytest.raises(ValueError, match=r"a chapter and a number, such as 'margin.1'.*, got 'm'"):
         exercises.check("m", 1)
 
 
@@ -43,7 +46,7 @@ def test_unknown_exercise_lists_those_there_are() -> None:
 
 
 def test_the_exercise_has_the_maximum_margin_direction_and_weights() -> None:
-    x, margins, weights = exercises._dual_weights()
+    x, margins, weights = graders._dual_weights()
     solution = margin.max_margin(torch.tensor(x), torch.ones(3, dtype=torch.float64))
     np.testing.assert_allclose(solution.direction.numpy(), [1.0, 0.0], atol=1e-14)
     np.testing.assert_allclose(solution.dual.numpy(), ALPHA, atol=1e-14)
