@@ -16,11 +16,13 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patheffects import withStroke
 
 from companion import _render
+from companion._graph_drawing import FunctionGraph, function_graph, network_graph
 from companion._style import LINE_STYLES, MARKERS, Colors, colors, palette
 
 __all__ = [
     "Colors",
     "Figure",
+    "FunctionGraph",
     "LINE_STYLES",
     "MARKERS",
     "MarginPath",
@@ -28,9 +30,11 @@ __all__ = [
     "colors",
     "decision",
     "figure",
+    "function_graph",
     "lines",
     "margin",
     "margin_curves",
+    "network_graph",
     "palette",
     "plane",
     "pulls",

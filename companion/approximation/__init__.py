@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         polynomials,
         relu,
         ridge,
+        widths,
     )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "polynomials",
     "relu",
     "ridge",
+    "widths",
 ]
 
 
