@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         polynomials,
         relu,
         ridge,
+        splines,
         widths,
     )
 
@@ -27,6 +28,7 @@ __all__ = [
     "polynomials",
     "relu",
     "ridge",
+    "splines",
     "widths",
 ]
 

@@ -178,8 +178,17 @@ def loglog_slope(x: Tensor | Sequence[float], y: Tensor | Sequence[float]) -> fl
     return float(np.polyfit(np.log(a), np.log(b), 1)[0])
 
 
-def uniform_points(num_points: int, num_vars: int, *, seed: int, reach: float = 1.0) -> Tensor:
-    """Draw points uniform in [-reach, reach]^n, (N, n) float64.
+def uniform_points(
+    num_points: int,
+    num_vars: int,
+    *,
+    seed: int,
+    reach: float = 1.0,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Draw points uniform in [-reach, reach]^n, (N, n) float64, on the CPU or ``device``.
+
+    They are drawn on the CPU in any case, so a seed means the same points everywhere.
 
     Raises:
         TypeError, ValueError: if an argument is out of range.
@@ -187,7 +196,7 @@ def uniform_points(num_points: int, num_vars: int, *, seed: int, reach: float = 
     N = _checks.integer("num_points", num_points, at_least=1)
     n = _checks.integer("num_vars", num_vars, at_least=1)
     generator = torch.Generator().manual_seed(_checks.integer("seed", seed, at_least=0))
-    points = torch.rand(N, n, generator=generator, dtype=torch.float64)
+    points = torch.rand(N, n, generator=generator, dtype=torch.float64).to(device)
     return _checks.positive("reach", reach) * (2 * points - 1)
 
 
@@ -200,6 +209,7 @@ def shallow(
     scale: float = 3.0,
     num_points: int = 5000,
     ridge: float = 1e-9,
+    device: torch.device | str | None = None,
 ) -> Scaling:
     """Fit a function on [-1, 1]^n by one layer of random units, for several numbers of units.
 
@@ -211,6 +221,7 @@ def shallow(
         scale: Size of the inner weights.
         num_points: N, both to fit on and, fresh ones, to test on.
         ridge: See :meth:`RandomFeatures.solve`.
+        device: Where to compute; default the CPU.
 
     Raises:
         TypeError, ValueError: if an argument is out of range.
@@ -221,9 +232,11 @@ def shallow(
     """
     errors = []
     for seed in _checks.integers("seeds", seeds, at_least=0):
-        features = RandomFeatures.draw(num_vars, max(units), seeds=[seed], scale=scale)
-        x = uniform_points(num_points, num_vars, seed=2 * seed)
-        fresh = uniform_points(num_points, num_vars, seed=2 * seed + 1)
+        features = RandomFeatures.draw(
+            num_vars, max(units), seeds=[seed], scale=scale, device=device
+        )
+        x = uniform_points(num_points, num_vars, seed=2 * seed, device=device)
+        fresh = uniform_points(num_points, num_vars, seed=2 * seed + 1, device=device)
         A, y = features(fresh)[0], f(fresh)
         outer = features.solve(x, f(x), units=units, ridge=ridge)
         errors.append([_errors(A[:, : c.shape[1]] @ c[0], y) for c in outer])
@@ -239,6 +252,7 @@ def tree(
     num_points: int = 3000,
     ridge: float = 1e-9,
     shared: bool = False,
+    device: torch.device | str | None = None,
 ) -> Scaling:
     """Fit every constituent of f by a layer of random units of its own, and compose the fits.
 
@@ -253,6 +267,7 @@ def tree(
         num_points: Points to fit each node on; 5000 fresh ones test the whole tree.
         ridge: See :meth:`RandomFeatures.solve`.
         shared: Whether all nodes use the units and outer weights of one of them, the first.
+        device: Where to compute; default the CPU.
 
     Raises:
         TypeError, ValueError: if an argument is out of range or the nodes' arities differ.
@@ -264,11 +279,13 @@ def tree(
     errors = []
     for seed in _checks.integers("seeds", seeds, at_least=0):
         own = range(G * seed, G * (seed + 1))  # one seed per node
-        features = RandomFeatures.draw(arity, max(units), seeds=own, scale=scale)
-        x = torch.stack([uniform_points(num_points, arity, seed=s, reach=PAD) for s in own])
+        features = RandomFeatures.draw(arity, max(units), seeds=own, scale=scale, device=device)
+        x = torch.stack(
+            [uniform_points(num_points, arity, seed=s, reach=PAD, device=device) for s in own]
+        )
         y = torch.stack([h(*x[j].unbind(-1)) for j, h in enumerate(f.functions)])
         outer = features.solve(x, y, units=units, ridge=ridge)
-        fresh = uniform_points(5000, f.graph.num_inputs, seed=seed)
+        fresh = uniform_points(5000, f.graph.num_inputs, seed=seed, device=device)
         values = f(fresh)
         errors.append([_errors(_compose(f, features, c, fresh, shared), values) for c in outer])
     return _scaling([G * q for q in units], errors)

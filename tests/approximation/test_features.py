@@ -72,6 +72,13 @@ def test_tree_counts_the_units_of_all_nodes_and_composes_the_fits() -> None:
     assert features.tree(different, units=[32], seeds=[0], scale=1.0, shared=True).error > 0.5
 
 
+def test_every_device_computes_the_same(device: str) -> None:
+    f = Compositional(Graph.tree(4), torch.maximum)
+    for run in (features.tree, lambda f, **options: features.shallow(f, 4, **options)):
+        here, there = (run(f, units=[8, 16], seeds=[5], device=d) for d in ("cpu", device))
+        torch.testing.assert_close(here.error, there.error, rtol=1e-6, atol=0)
+
+
 def test_results_repeat_bit_for_bit() -> None:
     f = Compositional(Graph.tree(4), torch.maximum)
     first, second = (features.tree(f, units=[8, 16], seeds=[5]) for _ in range(2))
