@@ -5,18 +5,19 @@ The submodules load on first use, so that ``import companion`` is quick and free
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from companion import _lazy
 
+if TYPE_CHECKING:
     from companion import (
+        approximation,
         claims,
         data,
         dynamics,
         exercises,
         figures,
+        least_squares,
         losses,
         networks,
         training,
@@ -26,23 +27,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "approximation",
     "claims",
     "data",
     "dynamics",
     "exercises",
     "figures",
+    "least_squares",
     "losses",
     "networks",
     "training",
     "widgets",
 ]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = _lazy.submodules(__name__, __all__)

@@ -40,6 +40,18 @@ def test_every_listed_submodule_imports(name: str) -> None:
     assert name in dir(companion)
 
 
+@pytest.mark.parametrize("topic", ["approximation", "dynamics"])
+def test_topics_list_all_their_submodules(topic: str) -> None:
+    package = getattr(companion, topic)
+    folder = Path(package.__file__).parent
+    assert sorted(package.__all__) == sorted(
+        file.stem for file in folder.glob("*.py") if not file.stem.startswith("_")
+    )
+    for name in package.__all__:
+        assert getattr(package, name).__name__ == f"companion.{topic}.{name}"
+        assert name in dir(package)
+
+
 def test_unknown_attribute_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'network'"):
         companion.network  # noqa: B018

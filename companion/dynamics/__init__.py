@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from companion import _lazy
 
+if TYPE_CHECKING:
     from companion.dynamics import descent, flow, kkt, margin, proximal, trajectory
 
 __all__ = ["descent", "flow", "kkt", "margin", "proximal", "trajectory"]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = _lazy.submodules(__name__, __all__)
