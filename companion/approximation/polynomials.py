@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def num_monomials(num_vars: int, degree: int) -> int:
     return math.comb(n + k, k)
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)  # typed: 2.0 is refused although it equals 2
 def exponents(num_vars: int, degree: int) -> Exponents:
     """Return the exponents of all monomials of degree at most k in n variables, by degree.
 
@@ -124,6 +125,33 @@ class Polynomial:
                     term = term * powers[i][exponent]
             total = term if total is None else total + term
         return total + 0 * x[0]  # a constant takes the kind and shape of its arguments
+
+    def quadratic_form(
+        self,
+    ) -> tuple[Fraction, list[Fraction], list[list[Fraction]]]:
+        """Return c, g (n,) and symmetric Q (n, n) with ``p(x) = c + g . x + x . Q x``, exactly.
+
+        Raises:
+            ValueError: if the degree exceeds 2.
+
+        >>> c, g, Q = Polynomial(((0, 0), (1, 0), (1, 1)), (7, 5, 3)).quadratic_form()
+        >>> Q[0][1] == Q[1][0] == Fraction(3, 2)
+        True
+        """
+        if self.degree > 2:
+            raise ValueError(f"the polynomial must have degree at most 2, got {self.degree}.")
+        n = self.num_vars
+        c, g, Q = Fraction(0), [Fraction(0)] * n, [[Fraction(0)] * n for _ in range(n)]
+        for row, coefficient in zip(self.powers, self.coefficients, strict=True):
+            read = [i for i, exponent in enumerate(row) for _ in range(exponent)]
+            if not read:
+                c += Fraction(coefficient)
+            elif len(read) == 1:
+                g[read[0]] += Fraction(coefficient)
+            elif len(read) == 2:
+                for i, j in (read, read[::-1]):
+                    Q[i][j] += Fraction(coefficient) / 2
+        return c, g, Q
 
     def _table(self, value: Any, i: int) -> list[Any]:
         """Powers 0, 1, ... of one variable, by repeated multiplication."""

@@ -454,7 +454,7 @@ def quadratic(polynomial: Polynomial, steps: int, *, box: Box) -> Approximation:
         TypeError, ValueError: if the degree exceeds 2 or the box does not fit.
     """
     low, high = _check_box(polynomial, box)
-    constant, gradient, matrix = _taylor(polynomial)
+    constant, gradient, matrix = _form(polynomial)
     eigenvalues, vectors = np.linalg.eigh(matrix)
     v = vectors.T
     middle = v @ (low + high) / 2
@@ -535,20 +535,10 @@ def _check_box(polynomial: Polynomial, box: Box) -> tuple[np.ndarray, np.ndarray
     return bounds.T
 
 
-def _taylor(polynomial: Polynomial) -> tuple[float, np.ndarray, np.ndarray]:
-    """Constant, gradient (d,) and symmetric matrix (d, d) of c + g.x + x.Q x."""
-    d = polynomial.num_vars
-    constant, gradient, matrix = 0.0, np.zeros(d), np.zeros((d, d))
-    for row, coefficient in zip(polynomial.powers, polynomial.coefficients, strict=True):
-        read = [i for i, exponent in enumerate(row) for _ in range(exponent)]
-        if not read:
-            constant += float(coefficient)
-        elif len(read) == 1:
-            gradient[read[0]] += float(coefficient)
-        elif len(read) == 2:
-            matrix[read[0], read[1]] += float(coefficient) / 2
-            matrix[read[1], read[0]] += float(coefficient) / 2
-    return constant, gradient, matrix
+def _form(polynomial: Polynomial) -> tuple[float, np.ndarray, np.ndarray]:
+    """Constant, gradient (d,) and symmetric matrix (d, d) of c + g.x + x.Q x, in float64."""
+    c, g, Q = polynomial.quadratic_form()
+    return float(c), np.array(g, dtype=float), np.array(Q, dtype=float)
 
 
 def _range(polynomial: Polynomial, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
@@ -557,7 +547,7 @@ def _range(polynomial: Polynomial, low: np.ndarray, high: np.ndarray) -> tuple[f
     On a face some variables sit at an end and the gradient in the others vanishes. If it vanishes
     on a line, the value there is also taken on the boundary, so such a face may be skipped.
     """
-    _, gradient, matrix = _taylor(polynomial)
+    _, gradient, matrix = _form(polynomial)
     values = []
     for face in itertools.product((None, 0, 1), repeat=len(low)):
         free = [i for i, side in enumerate(face) if side is None]

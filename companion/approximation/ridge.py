@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import mpmath
@@ -183,7 +183,7 @@ def ridge_network(
     return RidgeNetwork(activation, inner, biases, outer)
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)
 def lattice(num_vars: int, degree: int) -> tuple[tuple[Fraction, ...], ...]:
     """Return the principal lattice, whole numbers m >= 0 with |m| <= k, moved to mean zero.
 
@@ -232,7 +232,7 @@ def stencils(p: Polynomial, *, degree: int | None = None) -> tuple[tuple[Fractio
     return tuple(map(tuple, formulas))
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)
 def derivatives(
     activation: str, at: float | mpf, order: int, *, digits: int = 50
 ) -> tuple[mpf, ...]:
@@ -252,7 +252,7 @@ def derivatives(
         return tuple(mpf(value) for value in mpmath.diffs(sigma, mpf(at), order))
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)
 def flat_bias(activation: str, degree: int, *, digits: int = 50) -> mpf:
     """Return a point b at which sigma^(k+1) vanishes, but neither sigma nor sigma^(j), j <= k.
 
@@ -322,7 +322,9 @@ def quadratic_network(
     step = Fraction(_checks.positive("h", h))
     b, jet = _bias_and_derivatives(activation, bias, 2, digits)
     with mpmath.workdps(digits):
-        matrix, linear, constant = _parts(_rational(p))
+        constant, linear, matrix = _rational(p).quadratic_form()
+        constant, linear = _number(constant), mpmath.matrix([_number(g) for g in linear])
+        matrix = mpmath.matrix([[_number(q) for q in row] for row in matrix])
         t = _number(step)
         eigenvalues, vectors = mpmath.eigsy(matrix)
         size = 2 * mpmath.fsum(abs(value) for value in eigenvalues)
@@ -599,22 +601,6 @@ def _sign_changes(activation: str, order: int) -> list[tuple[mpf, mpf]]:
         signs = [mpmath.sign(mpmath.diff(_FUNCTIONS[activation][1], z, order)) for z in grid]
     pairs = zip(grid, grid[1:], signs, signs[1:], strict=False)
     return [(low, high) for low, high, s, t in pairs if s * t < 0]
-
-
-def _parts(p: Polynomial) -> tuple[Any, Any, mpf]:
-    """Symmetric matrix, vector and constant of a quadratic, as mpmath matrices."""
-    n = p.num_vars
-    matrix, linear, constant = mpmath.zeros(n, n), mpmath.zeros(n, 1), mpf(0)
-    for row, c in zip(p.powers, p.coefficients, strict=True):
-        i, *j = [index for index, power in enumerate(row) for _ in range(power)] or [None]
-        if i is None:
-            constant = _number(c)
-        elif not j:
-            linear[i] = _number(c)
-        else:
-            matrix[i, j[0]] += _number(c) / 2
-            matrix[j[0], i] += _number(c) / 2
-    return matrix, linear, constant
 
 
 def _call(function: Any, x: Sequence[Any]) -> Any:

@@ -192,3 +192,19 @@ def test_arguments_of_random_polynomials_are_checked() -> None:
         random_polynomial(2, 2, seed=0, bound=0.5, integer=True)
     with pytest.raises(ValueError, match="num_nodes must be at least 1, got 0"):
         random_tree_polynomial(0, 2, seed=0)
+
+
+@given(st.integers(1, 4), st.integers(0, 2), st.integers(0, 100))
+def test_quadratic_form_is_the_polynomial(n: int, k: int, seed: int) -> None:
+    p = random_polynomial(n, k, seed=seed, bound=9, integer=True)
+    c, g, Q = p.quadratic_form()
+    x = [Fraction(i + 1, 3) for i in range(n)]
+    form = c + sum(g[i] * x[i] for i in range(n))
+    form += sum(Q[i][j] * x[i] * x[j] for i in range(n) for j in range(n))
+    assert form == p(*x)
+    assert all(Q[i][j] == Q[j][i] for i in range(n) for j in range(n))
+
+
+def test_a_cubic_has_no_quadratic_form() -> None:
+    with pytest.raises(ValueError, match="degree at most 2, got 3"):
+        Polynomial(((3, 0),), (1,)).quadratic_form()
