@@ -18,6 +18,7 @@ from torch import Tensor
 
 from companion import _checks
 from companion.approximation.compositional import Compositional, evaluate
+from companion.least_squares import relative_error
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -306,8 +307,7 @@ def _compose(
 
 
 def _errors(fit: Tensor, y: Tensor) -> tuple[float, float]:
-    error = (fit - y).abs()
-    return float(error.square().mean().sqrt() / y.std()), float(error.max())
+    return float(relative_error(fit, y)), float((fit - y).abs().max())
 
 
 def _scaling(units: Sequence[int], errors: list[list[tuple[float, float]]]) -> Scaling:
