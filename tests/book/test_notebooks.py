@@ -54,3 +54,10 @@ def test_notebook_checks_only_known_claims(path: Path) -> None:
     source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
     for claim in re.findall(r'claims\.check\(\s*"([^"]+)"', source):
         assert claim in known, f"{claim} is not in claims.toml"
+
+
+@pytest.mark.parametrize("part", ["approximation"])  # the parts that are finished
+def test_every_claim_of_a_finished_part_has_a_check_and_a_verdict(
+    part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert claims.main(["--part", part, "--book", str(ROOT / "book")]) == 0, capsys.readouterr().out
