@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -293,16 +293,7 @@ class MLP(Network):
         return h @ params[self.layer_names[-1]].mT
 
     def _check_x(self, x: Tensor, num_networks: int | None) -> None:
-        d = self.widths[0]
-        if num_networks is None:
-            fits = x.ndim in (1, 2) and x.shape[-1] == d
-            allowed = f"(N, {d}) or ({d},)"
-        else:
-            fits = x.ndim == 2 and x.shape[1] == d
-            fits = fits or (x.ndim == 3 and x.shape[0] == num_networks and x.shape[2] == d)
-            allowed = f"(N, {d}) or ({num_networks}, N, {d})"
-        if not fits:
-            raise ValueError(f"x must have shape {allowed}, got {tuple(x.shape)}.")
+        _check_rows(x, self.widths[0], num_networks)
 
     def _times_slope(self, delta: Tensor, h: Tensor) -> Tensor:
         """Multiply delta, in place if need be, by sigma'(z), read off h = sigma(z)."""
@@ -348,13 +339,13 @@ class ConvNet(Network):
     activation: str = "relu"
 
     def __post_init__(self) -> None:
-        for field in ("input_shape", "channels"):
-            sizes = _checks.integers(field, getattr(self, field), at_least=1)
-            object.__setattr__(self, field, sizes)
+        for name in ("input_shape", "channels"):
+            sizes = _checks.integers(name, getattr(self, name), at_least=1)
+            object.__setattr__(self, name, sizes)
         if len(self.input_shape) != 3:
             raise ValueError(f"input_shape must be (C, H, W), got {self.input_shape}.")
-        for field in ("num_classes", "kernel_size", "stride"):
-            _checks.integer(field, getattr(self, field), at_least=1)
+        for name in ("num_classes", "kernel_size", "stride"):
+            _checks.integer(name, getattr(self, name), at_least=1)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}.")
         _checks.choice("activation", self.activation, _ACTIVATIONS)
@@ -423,6 +414,77 @@ class ConvNet(Network):
                 f"x must have shape (N, *{self.input_shape}) or (N, *{pixels}){own}, "
                 f"got {tuple(x.shape)}."
             )
+
+
+@dataclass(frozen=True)
+class Diagonal(Network):
+    """Linear network with diagonal layers, ``f(W; x) = sum_i x_i prod_k W_k[0, i]``.
+
+    Every layer is one row of d weights. It computes a linear function of x, is homogeneous of
+    degree one in each layer, and is the smallest network on which the flows of the paper can end
+    at different margins.
+
+    Args:
+        d: Input dimension.
+        num_layers: K.
+
+    Raises:
+        TypeError, ValueError: if a size is not a positive integer.
+
+    Source: Woodworth et al. 2020, section 4 (diagonal linear networks).
+
+    >>> Diagonal(d=2, num_layers=3).shapes
+    {'W1': (1, 2), 'W2': (1, 2), 'W3': (1, 2)}
+    """
+
+    d: int
+    num_layers: int
+    activation: str = field(default="linear", init=False)
+
+    def __post_init__(self) -> None:
+        _checks.integer("d", self.d, at_least=1)
+        _checks.integer("num_layers", self.num_layers, at_least=1)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape (1, d) of each W_k."""
+        return {f"W{k}": (1, self.d) for k in range(1, self.num_layers + 1)}
+
+    def vjp(self, params: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Pullback]:
+        """Return f(W; x) and ``u -> sum_n u_n df(W; x_n) / dW_k``, written out by hand.
+
+        Same as :meth:`Network.vjp`, without autograd's overhead; not itself differentiable.
+        """
+        self._check(params, x)
+        if x.ndim == 1:
+            return super().vjp(params, x)
+        W = [params[name].detach() for name in self.layer_names]
+        before = [torch.ones_like(W[0])]  # products of the layers below k, then of all
+        for W_k in W:
+            before.append(before[-1] * W_k)
+        f = (x.detach() @ before[-1].mT).squeeze(-1)
+
+        def pullback(u: Tensor) -> Params:
+            back, grads = u.unsqueeze(-2) @ x.detach(), {}  # (..., 1, d)
+            for k in range(self.K, 0, -1):
+                grads[f"W{k}"] = before[k - 1] * back
+                back = back * W[k - 1]
+            return dict(reversed(grads.items()))
+
+        return f, pullback
+
+    def _forward(
+        self, params: Mapping[str, Tensor], x: Tensor, z: list[Tensor] | None = None
+    ) -> Tensor:
+        h = x
+        for name in self.layer_names[:-1]:
+            h = h * (params[name] if params[name].ndim == 3 or x.ndim == 2 else params[name][0])
+            if z is not None:
+                z.append(h)
+        return h @ params[self.layer_names[-1]].mT
+
+    def _check_x(self, x: Tensor, num_networks: int | None) -> None:
+        _check_rows(x, self.d, num_networks)
 
 
 def layer_norms(params: Mapping[str, Tensor]) -> Tensor:
@@ -527,6 +589,19 @@ def slopes_where(activation: str, positive: Tensor, like: Tensor) -> Tensor:
     """
     one = like.new_ones(())
     return torch.where(positive, one, SLOPES[activation] * one)
+
+
+def _check_rows(x: Tensor, d: int, num_networks: int | None) -> None:
+    """Raise unless x holds rows of d numbers, its own for each network of an ensemble or shared."""
+    if num_networks is None:
+        fits = x.ndim in (1, 2) and x.shape[-1] == d
+        allowed = f"(N, {d}) or ({d},)"
+    else:
+        fits = x.ndim == 2 and x.shape[1] == d
+        fits = fits or (x.ndim == 3 and x.shape[0] == num_networks and x.shape[2] == d)
+        allowed = f"(N, {d}) or ({num_networks}, N, {d})"
+    if not fits:
+        raise ValueError(f"x must have shape {allowed}, got {tuple(x.shape)}.")
 
 
 def _is_sequence(value: object) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from companion import networks
-from companion.networks import MLP, ConvNet, Network
+from companion.networks import MLP, ConvNet, Diagonal, Network
 
 NETS = [
     MLP(widths=(6, 5, 4, 1)),
@@ -20,11 +20,15 @@ NETS = [
     ConvNet(input_shape=(1, 6, 6), channels=(3, 4)),
     ConvNet(input_shape=(2, 5, 7), channels=(3,), num_classes=4, stride=1),
     ConvNet(input_shape=(1, 4, 4), channels=(2, 2), kernel_size=1, activation="leaky_relu"),
+    Diagonal(d=6, num_layers=3),
+    Diagonal(d=6, num_layers=1),
 ]
 every_net = pytest.mark.parametrize("net", NETS, ids=repr)
 
 
 def input_dim(net: Network) -> int:
+    if isinstance(net, Diagonal):
+        return net.d
     return net.widths[0] if isinstance(net, MLP) else math.prod(net.input_shape)
 
 
@@ -50,6 +54,16 @@ def test_mlp_agrees_with_a_loop_in_plain_python(net: MLP) -> None:
     params, x = net.init(seed=1), points(net, 5)
     expected = torch.tensor([slow_mlp(net, params, point) for point in x], dtype=torch.float64)
     torch.testing.assert_close(net(params, x).reshape(5, -1), expected, rtol=1e-13, atol=1e-13)
+
+
+def test_diagonal_network_is_the_product_of_its_layers() -> None:
+    net, x = Diagonal(d=3, num_layers=4), points(Diagonal(d=3, num_layers=4), 5)
+    params = net.init(seed=0)
+    product = torch.stack([W[0] for W in params.values()]).prod(dim=0)
+    torch.testing.assert_close(net(params, x), x @ product, rtol=1e-13, atol=0)
+    first, *_, last = net.preactivations(params, x)
+    torch.testing.assert_close(first, x * params["W1"])
+    torch.testing.assert_close((last * params["W4"]).sum(dim=1), net(params, x))
 
 
 def test_convnet_agrees_with_torch_modules() -> None:
@@ -259,6 +273,8 @@ def test_evaluation_is_pure() -> None:
         (lambda: MLP(widths=(3, 2.5, 1)), r"widths\[1\] must be an integer, got 2.5"),
         (lambda: MLP(widths=3), "widths must be a sequence of integers, got 3"),
         (lambda: MLP(widths=(3, 1), activation="tanh"), "activation must be one of 'relu'"),
+        (lambda: Diagonal(0, 2), "d must be at least 1"),
+        (lambda: Diagonal(2, 0), "num_layers must be at least 1"),
         (lambda: ConvNet((1, 8), (3,)), r"input_shape must be \(C, H, W\)"),
         (lambda: ConvNet((1, 8, 8), (0,)), r"channels\[0\] must be at least 1"),
         (lambda: ConvNet((1, 8, 8), (3,), kernel_size=4), "kernel_size must be odd, got 4"),

@@ -16,12 +16,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from companion import _checks, _files, losses
 from companion.networks import Network, Params, layer_norms
+
+
+class Place(Protocol):
+    """What a condition may ask of the point that a run has reached."""
+
+    @property
+    def log_norm(self) -> float:
+        """log prod_k rho_k."""
+
+    @property
+    def imbalance(self) -> float:
+        """||sum_n p_n B_n(V)||."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class LogLoss:
     def __post_init__(self) -> None:
         _require_finite(self.value)
 
-    def reached(self, log_loss: float, log_time: float) -> bool:
+    def reached(self, log_loss: float, log_time: float, at: Place | None = None) -> bool:
         """Whether the run has arrived."""
         return log_loss <= self.value
 
@@ -53,9 +66,45 @@ class LogTime:
     def __post_init__(self) -> None:
         _require_finite(self.value)
 
-    def reached(self, log_loss: float, log_time: float) -> bool:
+    def reached(self, log_loss: float, log_time: float, at: Place | None = None) -> bool:
         """Whether the run has arrived."""
         return log_time >= self.value
+
+
+@dataclass(frozen=True)
+class LogNorm:
+    """Stop once log prod_k rho_k is at or above ``value`` (natural logarithm).
+
+    Raises TypeError if the value is not a number, ValueError if it is not finite.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _require_finite(self.value)
+
+    def reached(self, log_loss: float, log_time: float, at: Place | None = None) -> bool:
+        """Whether the run has arrived; False if the run does not say where it is."""
+        return at is not None and at.log_norm >= self.value
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Stop once the pulls balance, ``||sum_n p_n B_n(V)|| <= value`` (margins' units; p sums to 1).
+
+    Raises TypeError, ValueError if the value is not a positive number.
+
+    Source: PNAS 2020, Eqs 4 and 5.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _checks.positive("value", self.value)
+
+    def reached(self, log_loss: float, log_time: float, at: Place | None = None) -> bool:
+        """Whether the run has arrived; False if the run does not say where it is."""
+        return at is not None and at.imbalance <= self.value
 
 
 def _require_finite(value: float) -> None:
@@ -194,9 +243,7 @@ class Trajectory:
             FileNotFoundError: if there is no file.
         """
         keys = [f.name for f in dataclasses.fields(cls)]
-        return cls(
-            **_files.read("path", path, keys=keys, writer="Trajectory.save", device=device)
-        )
+        return cls(**_files.read("path", path, keys=keys, writer="Trajectory.save", device=device))
 
 
 def drawdown(values: Tensor) -> float:
@@ -290,9 +337,17 @@ class Objective:
         """
         f, pullback = self.net.vjp(params, self.x)
         margins = self.y * f
-        log_loss = float(losses.log_loss(margins, self.loss))
-        weights = losses.example_weights(margins, self.loss)
-        return -log_loss, margins, pullback(weights * self.y)
+        if self.loss == "exponential":  # what losses computes, without its checks in between
+            smallest = float(margins.min())
+            if not math.isfinite(smallest):
+                raise ValueError(f"margins must be finite, got a smallest one of {smallest}.")
+            weights = torch.exp(smallest - margins)
+            total = weights.sum()
+            l, weights = smallest - math.log(float(total)), weights / total  # noqa: E741
+        else:
+            l = -float(losses.log_loss(margins, self.loss))  # noqa: E741
+            weights = losses.example_weights(margins, self.loss)
+        return l, margins, pullback(weights * self.y)
 
 
 def squared_norms(params: Params) -> dict[str, float]:
@@ -367,9 +422,7 @@ class Recorder:
             evaluations=table[:, 6].long(),
             norm_correction=table[:, 7].contiguous(),
             params={name: W.detach().clone() for name, W in params.items()},
-            snapshots={
-                name: torch.stack([kept[name] for kept in self.kept]) for name in params
-            }
+            snapshots={name: torch.stack([kept[name] for kept in self.kept]) for name in params}
             if self.kept
             else {name: W.detach()[None][:0] for name, W in params.items()},
             snapshot_index=torch.tensor(self.kept_at, dtype=torch.long),
