@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from companion.exercises._grading import BY_HAND, Grader, Wrong, close, numbers
+from companion.exercises._grading import BY_HAND, Grader, Wrong, call, close, numbers
 
 
 def _dual_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -209,4 +209,58 @@ def _diagnose(value: float, case: _Case) -> str:
     return "The values differ from -log(sum exp(-margins)) / rho."
 
 
-GRADERS: dict[str, Grader] = {"1": _margin_1, "2": _margin_2, "3": _margin_3}
+def _margin_4(answer: Any) -> str:
+    rng = np.random.default_rng(4)
+    for num_points, d in ((6, 4), (5, 5), (1, 3)):
+        x, v = rng.normal(size=(num_points, d)), rng.normal(size=d)
+        y, v = np.where(np.arange(num_points) % 2, 1.0, -1.0), v / np.linalg.norm(v)
+        along = (x @ v)[:, None] * v
+        found = call(answer, *map(_as_tensor, (x, y, v)), name="pulls")
+        B = numbers(found, x.shape, "an array of shape (N, d), one pull per sample")  # noqa: N806
+        right = y[:, None] * (x - along)
+        if close(B, right, rel=1e-9, abs_=1e-12):
+            continue
+        if close(B, -right, rel=1e-9, abs_=1e-12):
+            raise Wrong("Wrong sign: a pull points where the margin of its own sample grows.")
+        if close(B, x - along, rel=1e-9, abs_=1e-12):
+            raise Wrong("The labels are missing.")
+        if close(B, y[:, None] * x, rel=1e-9, abs_=1e-12):
+            raise Wrong("The part along v is still there: a direction moves on the sphere only.")
+        if close(B, y[:, None] * x - along, rel=1e-9, abs_=1e-12):
+            raise Wrong("The label belongs to both terms.")
+        if not close(B @ v, 0.0, rel=0, abs_=1e-9):
+            raise Wrong("Not orthogonal to v: a pull moves the direction on the sphere only.")
+        raise Wrong("Orthogonal to v, but not the derivative of the margin of its sample.")
+    return "Each pull is orthogonal to v and grows the margin of its own sample."
+
+
+def _margin_5(answer: Any) -> str:
+    x = np.array([[1.0, 1.0], [1.0, -2.0]])
+    w = numbers(answer, (2,), "two numbers, w_1 and w_2")
+    size = np.linalg.norm(w)
+    if size == 0:
+        raise Wrong("At w = 0 there is no direction.")
+    m, v = x @ w, w / size
+    smallest = m.min()
+    if smallest - np.log(np.exp(smallest - m).sum()) <= 0:
+        raise Wrong("The sum of the losses is not below 1 there: the margins are too small.")
+    p = np.exp(smallest - m)
+    turn = p / p.sum() @ (x - np.outer(x @ v, v))
+    tied = m <= smallest + 1e-9 * abs(smallest)
+    if (x[tied] @ turn).min() < -1e-9:
+        return "The smallest margin falls there, although the smoothed one grows."
+    if (np.abs(m - smallest) <= 1e-9 * abs(smallest)).all():
+        raise Wrong("The margins are tied, but the hard margin does not fall.")
+    raise Wrong(
+        "The hard margin does not fall there: the pull of the nearest sample still wins. Compare "
+        "the pulls of the two samples where their margins are nearly equal."
+    )
+
+
+GRADERS: dict[str, Grader] = {
+    "1": _margin_1,
+    "2": _margin_2,
+    "3": _margin_3,
+    "4": _margin_4,
+    "5": _margin_5,
+}

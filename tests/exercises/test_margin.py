@@ -13,9 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companion import exercises, losses
+from companion import data, exercises, losses
 from companion.dynamics import margin
+from companion.dynamics.trajectory import Objective
 from companion.exercises import margin as graders
+from companion.networks import MLP
 
 ALPHA = np.array([3 / 4, 1 / 4, 0.0])
 MINIMUM = 1.5 * 0.5 ** (-2 / 3)
@@ -38,7 +40,7 @@ def test_verdict_is_frozen_and_silent_outside_ipython(capsys: pytest.CaptureFixt
 def test_unknown_exercise_lists_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"one of 'margin.1', 'margin.2', .*, got 'margin.0'"):
         exercises.check("margin.0", 1)
-    with pytest.raises(ValueError, match=r"a chapter and a number, such as .*'margin.1', got 'm'"):
+    with pytest.raises(ValueError, match=r"a chapter and a number, such as .*'margin.1', .*, got 'm'"):
         exercises.check("m", 1)
 
 
@@ -272,3 +274,62 @@ def test_line_in_a_notebook_is_text_and_html() -> None:
     bundle = exercises._bundle("margin.1", exercises.Verdict(False, "a < b"))
     assert bundle["text/plain"] == "✗ margin.1: not yet. a < b"
     assert "a &lt; b" in bundle["text/html"] and 'class="exercise-check"' in bundle["text/html"]
+
+
+# --- margin.4 and margin.5 -----------------------------------------------------------------------
+
+
+def pulls(x, y, v):
+    return y[:, None] * (x - (x @ v)[:, None] * v)
+
+
+def test_pulls_are_those_of_the_package() -> None:
+    assert exercises.check("margin.4", pulls).correct
+    points = data.three_points()
+    V = {"W1": points.direction[None]}
+    terms = margin.stationarity_terms(MLP(widths=(2, 1)), V, points.x, points.y)["W1"][:, 0]
+    torch.testing.assert_close(pulls(points.x, points.y, points.direction), terms)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (lambda x, y, v: -pulls(x, y, v), "Wrong sign"),
+        (lambda x, y, v: x - (x @ v)[:, None] * v, "labels are missing"),
+        (lambda x, y, v: y[:, None] * x, "along v is still there"),
+        (lambda x, y, v: y[:, None] * x - (x @ v)[:, None] * v, "belongs to both terms"),
+        (lambda x, y, v: x + v, "Not orthogonal"),
+        (lambda x, y, v: 2 * pulls(x, y, v), "not the derivative"),
+        (lambda x, y, v: pulls(x, y, v).sum(dim=0), "Wrong shape"),
+        (lambda x, y, v: None, "Wrong type"),
+        (pulls(*data.three_points()[:2], data.three_points().direction), "the function itself"),
+    ],
+)
+def test_wrong_pulls(answer: object, expected: str) -> None:
+    assert expected in reason("margin.4", answer)
+
+
+@pytest.mark.parametrize("w", [[2.0, 0.0], [5.0, 0.0], [30.0, 0.0], [4.0, -0.01]])
+def test_weights_at_which_the_hard_margin_falls(w: list[float]) -> None:
+    assert exercises.check("margin.5", w).correct
+    x, y = torch.tensor([[1.0, 1.0], [1.0, -2.0]]).double(), torch.ones(2).double()
+    net, W = MLP(widths=(2, 1)), {"W1": torch.tensor([w]).double()}
+    step = {"W1": W["W1"] + 1e-6 * Objective(net, W, x, y, "exponential")(W)[2]["W1"]}
+    before, after = (margin.normalized_margins(net, at, x, y).min() for at in (W, step))
+    assert after < before
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ([0.5, 0.0], "not below 1"),
+        ([-2.0, 0.0], "not below 1"),
+        ([0.0, 0.0], "no direction"),
+        ([5.0, -2.0], "does not fall there"),
+        ([5.0, 1.0], "does not fall there"),
+        ([5.0], "Wrong shape"),
+        ("w", "Wrong type"),
+    ],
+)
+def test_weights_that_are_no_answer(answer: object, expected: str) -> None:
+    assert expected in reason("margin.5", answer)
