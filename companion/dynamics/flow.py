@@ -344,7 +344,8 @@ def chebyshev_coefficients(
     return b[1] * w1, tuple(later), (w0 + 1) * d2T[stages] / dT[stages]
 
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)  # exact to rounding for l that rises by 10 in a step
+# Enough for an l that rises by 10 in a step, to rounding.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
 def _log_mean_exp(a: float, b: float, slope_a: float, slope_b: float) -> float:

@@ -40,7 +40,7 @@ def test_verdict_is_frozen_and_silent_outside_ipython(capsys: pytest.CaptureFixt
 def test_unknown_exercise_lists_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"one of 'margin.1', 'margin.2', .*, got 'margin.0'"):
         exercises.check("margin.0", 1)
-    with pytest.raises(ValueError, match=r"a chapter and a number, such as .*'margin.1', .*, got 'm'"):
+    with pytest.raises(ValueError, match=r"a chapter and a number, .*'margin.1', .*, got 'm'"):
         exercises.check("m", 1)
 
 
