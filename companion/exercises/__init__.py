@@ -19,7 +19,11 @@ from companion.exercises._grading import Grader, Wrong
 
 __all__ = ["CHAPTERS", "Verdict", "check"]
 
-CHAPTERS = ("shallow_and_deep", "counting", "building", "relu", "locality", "margin")
+CHAPTERS = (
+    *("shallow_and_deep", "counting", "building", "relu", "locality"),
+    *("homogeneity", "constrained", "balance", "norm_control", "margin"),
+    *("rates", "normalization", "speed", "theorem_4"),
+)
 
 
 @dataclass(frozen=True)
