@@ -38,16 +38,26 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class LogLoss:
-    """Stop once log sum_n loss_n is at or below ``value`` (natural logarithm, e.g. -1000).
-
-    Raises TypeError if the value is not a number, ValueError if it is not finite.
-    """
+class _Level:
+    """A finite number to arrive at."""
 
     value: float
 
     def __post_init__(self) -> None:
-        _require_finite(self.value)
+        try:
+            finite = math.isfinite(self.value)
+        except TypeError:
+            raise TypeError(f"value must be a number, got {self.value!r}.") from None
+        if not finite:
+            raise ValueError(f"value must be finite, got {self.value!r}.")
+
+
+@dataclass(frozen=True)
+class LogLoss(_Level):
+    """Stop once log sum_n loss_n is at or below ``value`` (natural logarithm, e.g. -1000).
+
+    Raises TypeError if the value is not a number, ValueError if it is not finite.
+    """
 
     def reached(self, log_loss: float, log_time: float, at: Place | None = None) -> bool:
         """Whether the run has arrived."""
@@ -55,16 +65,11 @@ class LogLoss:
 
 
 @dataclass(frozen=True)
-class LogTime:
+class LogTime(_Level):
     """Stop once log t is at or above ``value``, with t the flow's own time in PNAS Eq. 1.
 
     Raises TypeError if the value is not a number, ValueError if it is not finite.
     """
-
-    value: float
-
-    def __post_init__(self) -> None:
-        _require_finite(self.value)
 
     def reached(self, log_loss: float, log_time: float, at: Place | None = None) -> bool:
         """Whether the run has arrived."""
@@ -72,16 +77,11 @@ class LogTime:
 
 
 @dataclass(frozen=True)
-class LogNorm:
+class LogNorm(_Level):
     """Stop once log prod_k rho_k is at or above ``value`` (natural logarithm).
 
     Raises TypeError if the value is not a number, ValueError if it is not finite.
     """
-
-    value: float
-
-    def __post_init__(self) -> None:
-        _require_finite(self.value)
 
     def reached(self, log_loss: float, log_time: float, at: Place | None = None) -> bool:
         """Whether the run has arrived; False if the run does not say where it is."""
@@ -105,15 +105,6 @@ class Rest:
     def reached(self, log_loss: float, log_time: float, at: Place | None = None) -> bool:
         """Whether the run has arrived; False if the run does not say where it is."""
         return at is not None and at.imbalance <= self.value
-
-
-def _require_finite(value: float) -> None:
-    try:
-        finite = math.isfinite(value)
-    except TypeError:
-        raise TypeError(f"value must be a number, got {value!r}.") from None
-    if not finite:
-        raise ValueError(f"value must be finite, got {value!r}.")
 
 
 @dataclass(frozen=True, eq=False)
