@@ -23,6 +23,7 @@ CHAPTERS = (
     *("shallow_and_deep", "counting", "building", "relu", "locality"),
     *("homogeneity", "constrained", "balance", "norm_control", "margin"),
     *("rates", "normalization", "speed", "theorem_4"),
+    *("stationary", "bezout", "degenerate", "langevin", "spectrum"),
 )
 
 
