@@ -20,6 +20,9 @@ BUILT := _build/.book-is-built-$(shell find requirements.txt _config.yml _toc.ym
 	-type f ! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*' ! -name '.*' \
 	-exec cksum {} + | LC_ALL=C sort | cksum | tr -dc 0-9)
 
+# JOBS kernels execute the book, JOBS processes test it.
+export JOBS
+
 # One thread per process: the numbers on the pages do not depend on the reader's core count.
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
