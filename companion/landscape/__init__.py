@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         langevin,
         minima,
         polynomial_relu,
+        potentials,
         stationary,
     )
 
@@ -22,6 +23,7 @@ __all__ = [
     "langevin",
     "minima",
     "polynomial_relu",
+    "potentials",
     "stationary",
 ]
 
