@@ -11,7 +11,8 @@ All functions take one network, any ``f(params, x)`` with values (N,) or (N, C),
 device and dtype of its parameters. They differentiate as autograd does: at a kink of a ReLU the
 second derivative across it counts as zero. A :class:`~companion.networks.Network` is piecewise
 linear in each layer alone, so the blocks of R of a layer with itself vanish, and R needs no second
-derivatives within the largest layer; this makes full Hessians cheap.
+derivatives within the largest layer; this makes full Hessians cheap. To have plain automatic
+differentiation instead, pass the function ``net.__call__``.
 """
 
 from __future__ import annotations
