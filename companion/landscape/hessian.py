@@ -634,7 +634,7 @@ def _symmetric(matrix: Tensor) -> Tensor:
 TOLERANCE = 1e-10  # residual over the largest absolute eigenvalue; never below the dtype's eps
 # Enough to see whether an eigenvalue was passed over: the error of the value is the square.
 SEARCH_TOLERANCE = 1e-6
-SUBSPACES = (60, 240, 1000)  # dimensions of the Krylov space to try, one after another
+SUBSPACES = (100, 300, 1000)  # dimensions of the Krylov space to try, one after another
 RESTARTS = 4  # in each
 
 
@@ -688,8 +688,10 @@ def _end(
     if k == 0 or radius == 0:
         return np.zeros(k), np.eye(P, k)
     sizes = {min(n, P) for n in SUBSPACES}
-    if SUBSPACES[0] < products.rank < min(P, SUBSPACES[-1]) - 2 * k:
-        sizes = {SUBSPACES[0], products.rank + 2 * k, min(P, SUBSPACES[-1])}
+    first, last = SUBSPACES[0], min(P, SUBSPACES[-1])
+    invariant = products.rank + 2 * k  # holds the whole Krylov space if R = 0
+    if first < invariant < last:
+        sizes = {first if invariant > 2 * first else invariant, invariant, last}
     search = _Search(products, sign / radius, sorted(sizes), rng)
     found, vectors = search.outermost(k, np.zeros((P, 0)), products.tolerance)
     while True:  # copies of a multiple eigenvalue that Lanczos has passed over

@@ -16,6 +16,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from companion import data, networks, training
+from companion.dynamics import descent, flow
 from companion.landscape import hessian as hs
 from companion.networks import MLP, ConvNet, Diagonal, Network, Params
 
@@ -568,3 +569,16 @@ def test_lanczos_says_so_when_it_does_not_converge(monkeypatch: pytest.MonkeyPat
     net, params, x, y = trained("logistic")
     with pytest.raises(RuntimeError, match=r"did not converge.*spectrum\(\), or density\(\)"):
         hs.extremes(net, params, x, y, loss="logistic")
+
+
+def test_extremes_deep_in_the_flow_take_few_products() -> None:
+    """Small negative eigenvalues crowd towards the zeros there; a count stands for the time."""
+    x, y = data.digits(classes=(3, 8))
+    net = networks.MLP(widths=(64, 31, 1))
+    deep = descent.loss_based_descent(net, net.init(seed=0), x, y, until=flow.LogLoss(-100)).params
+    full = hs.spectrum(net, deep, x, y).eigenvalues
+    ends = hs.extremes(net, deep, x, y)
+    assert -0.01 < float(full[0] / full[-1]) < 0
+    assert (ends.largest - full.flip(0)[:20]).abs().max() < 1e-10 * full[-1]
+    assert (ends.smallest - full[:5]).abs().max() < 1e-10 * full[-1]
+    assert ends.num_products < 600
