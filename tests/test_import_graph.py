@@ -21,6 +21,7 @@ FOUNDATIONS = {
     "losses": set(),
     "training": {"networks", "losses"},
     "least_squares": set(),
+    "sweeps": {"training"},
 }
 ALLOWED = {
     **FOUNDATIONS,

@@ -56,7 +56,7 @@ def test_notebook_checks_only_known_claims(path: Path) -> None:
         assert claim in known, f"{claim} is not in claims.toml"
 
 
-FINISHED = ("approximation", "dynamics", "landscape")
+FINISHED = ("approximation", "dynamics", "landscape", "generalization")
 
 
 @pytest.mark.parametrize("part", FINISHED)
