@@ -1,25 +1,27 @@
-"""Data: sets with an exactly known maximum margin, and scikit-learn's digits.
+"""Data: sets with an exactly known maximum margin, scikit-learn's digits, and CIFAR-10.
 
-Nothing is downloaded. Points are rows of x; the labels of two classes are -1 and +1 in the dtype
-of x, those of more classes are the integers 0 .. C - 1.
+Only CIFAR-10 is downloaded, and only when asked for. The first axis of x counts points; the labels
+of two classes are -1 and +1 in the dtype of x, those of more classes are the integers 0 .. C - 1.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from companion import _checks
+from companion import _checks, _cifar10
 
 
 class Dataset(NamedTuple):
     """Points and labels; ``x, y = dataset`` unpacks it.
 
     Args:
-        x: Points, (N, d).
+        x: Points, (N, d), or images, (N, channels, height, width).
         y: Labels, (N,): -1 and +1 in the dtype of x for two classes, else integers.
     """
 
@@ -90,12 +92,89 @@ def digits(
     x = pixels[keep].to(torch.float64) / 16
     if centred:
         x = x - x.mean(dim=0)
-    position = torch.full((10,), -1)
-    position[list(wanted)] = torch.arange(len(wanted))
-    y = position[digit[keep].long()]
-    if len(wanted) == 2:
-        y = (2 * y - 1).to(dtype)
+    y = _labels(digit[keep].long(), wanted, dtype)
     return Dataset(x.to(device=device, dtype=dtype), y.to(device=device))
+
+
+def cifar10(
+    num_train: int | None = None,
+    num_test: int | None = None,
+    *,
+    classes: Sequence[int] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    centred: bool = True,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> tuple[Dataset, Dataset]:
+    """Load CIFAR-10, color images of 32 by 32 pixels, as a training and a test set.
+
+    The classes 0 .. 9 are airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck.
+    The files are looked for in ``folder``; else in the folder that the environment variable
+    COMPANION_CIFAR10 names; else they are downloaded once, 170 MB, into the user's cache. Nothing
+    in them is executed: they may be pickles of integers and bytes only.
+
+    Pixels are divided by 255, so that they lie in [0, 1]. All 50,000 images in float32 take 614
+    MB, hence the dtype; those not asked for are not converted::
+
+        train, test = cifar10(num_train=10_000)     # train.x (10000, 3, 32, 32)
+
+    Args:
+        num_train: How many training images, the first in the order of the files; None: all. The
+            50,000 have 5,000 of each class, the first of them only roughly as many of each: in
+            the official files, from 937 to 1032 among the first 10,000.
+        num_test: How many test images, likewise; the 10,000 have 1,000 of each class.
+        classes: Which classes. Two, (a, b): class a gets the label -1 and b gets +1. More: the
+            label is the position in ``classes``. None: all ten, the label is the class.
+        folder: The folder cifar-10-batches-py of the official archive, or the one it lies in.
+        centred: Subtract from each pixel and channel its mean over the training images returned,
+            from the test images, too.
+        dtype: Floating-point type of x (and of labels -1, +1).
+        device: Where to put the tensors; the default is the CPU.
+
+    Returns:
+        The training and the test set, each x (N, 3, 32, 32), channels red, green, blue, and y (N,).
+
+    Raises:
+        TypeError, ValueError: if an argument is not as described, a file is missing or is not a
+            batch of CIFAR-10, or a downloaded archive has the wrong SHA-256.
+        OSError: if the archive cannot be downloaded; it says where to put it.
+
+    Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
+    """
+    wanted = tuple(range(10)) if classes is None else _digit_classes(classes)
+    for name, num in (("num_train", num_train), ("num_test", num_test)):
+        if num is not None:
+            _checks.integer(name, num, at_least=1)
+    _check_dtype(dtype)
+    place = _cifar10.find(folder)
+    train = _cifar10.read("num_train", num_train, place, _cifar10.TRAIN, classes=wanted)
+    test = _cifar10.read("num_test", num_test, place, _cifar10.TEST, classes=wanted)
+    mean = train[0].sum(axis=0, dtype=np.int64) / (255 * len(train[0]))  # exact in any order
+
+    def dataset(pixels: np.ndarray, labels: np.ndarray) -> Dataset:
+        x = torch.from_numpy(pixels).to(dtype).div_(255)  # on the CPU: a GPU may round otherwise
+        if centred:
+            x -= torch.from_numpy(mean).to(dtype)
+        y = _labels(torch.from_numpy(labels), wanted, dtype)
+        return Dataset(x.view(-1, 3, 32, 32).to(device=device), y.to(device=device))
+
+    return dataset(*train), dataset(*test)
+
+
+def cifar10_checksum(folder: str | os.PathLike[str] | None = None) -> str:
+    """Return a SHA-256 of all images and labels of CIFAR-10, to be stored beside results.
+
+    It depends on pixels, labels and their order, but not on how the files were pickled; copies
+    that went through JPEG have another one than the official files. Per file, training files
+    first, it runs over the line "name N", the N images and the N labels, one byte per number.
+
+    Args:
+        folder: As in :func:`cifar10`.
+
+    Raises:
+        TypeError, ValueError, OSError: as :func:`cifar10` does for the files.
+    """
+    return _cifar10.checksum(_cifar10.find(folder))
 
 
 def separable(
@@ -233,6 +312,14 @@ def _digit_classes(classes: Sequence[int]) -> tuple[int, ...]:
     if len(wanted) < 2 or len(set(wanted)) < len(wanted) or max(wanted) > 9:
         raise ValueError(f"classes must be two or more distinct digits 0 .. 9, got {wanted}.")
     return wanted
+
+
+def _labels(numbers: Tensor, wanted: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Turn class numbers into positions in ``wanted``, or into -1 and +1 if it has two."""
+    position = torch.full((10,), -1)
+    position[list(wanted)] = torch.arange(len(wanted))
+    y = position[numbers]
+    return (2 * y - 1).to(dtype) if len(wanted) == 2 else y
 
 
 def _check_dtype(dtype: torch.dtype) -> None:

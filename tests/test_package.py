@@ -40,7 +40,7 @@ def test_every_listed_submodule_imports(name: str) -> None:
     assert name in dir(companion)
 
 
-@pytest.mark.parametrize("topic", ["approximation", "dynamics", "landscape"])
+@pytest.mark.parametrize("topic", ["approximation", "dynamics", "generalization", "landscape"])
 def test_topics_list_all_their_submodules(topic: str) -> None:
     package = getattr(companion, topic)
     folder = Path(package.__file__).parent
