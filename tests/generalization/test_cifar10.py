@@ -171,7 +171,15 @@ def test_the_command_resumes_and_writes_the_same_file(
 def test_a_job_checks_which_images_it_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar10, "_checksum", lambda: "1" * 64)
     with pytest.raises(ValueError, match="checksum must be that of the images, 11"):
-        cifar10.job(num_train=40, checksum="2" * 64, scale=1.0, seed=0, labels="true", device="cpu")
+        cifar10.job(
+            num_train=40,
+            checksum="2" * 64,
+            code=None,
+            scale=1.0,
+            seed=0,
+            labels="true",
+            device="cpu",
+        )
 
 
 def test_network_has_three_layers_and_no_bias() -> None:
