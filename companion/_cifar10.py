@@ -8,8 +8,10 @@ stand-ins all have ``__setstate__``, so that a pickle cannot set attributes of t
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
+import pickletools
 import shutil
 import tarfile
 import tempfile
@@ -96,12 +98,24 @@ def batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: if the file is not a pickle of just this, naming it and what is wrong.
     """
-    with path.open("rb") as file:
-        try:
-            return _contents(_Unpickler(file, encoding="bytes").load())
-        except Exception as error:  # a damaged pickle may raise nearly anything
-            reason = str(error) or type(error).__name__
-            raise ValueError(f"{path} is not a batch of CIFAR-10: {reason}") from error
+    content = path.read_bytes()
+    try:
+        _check_sizes(content)
+        return _contents(_Unpickler(io.BytesIO(content), encoding="bytes").load())
+    except Exception as error:  # a damaged pickle may raise nearly anything
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path} is not a batch of CIFAR-10: {reason}") from error
+
+
+def _check_sizes(content: bytes) -> None:
+    """Walk through a pickle without running it, so that no false size makes it take memory.
+
+    The walk itself raises at an operation that is cut off. Places in the memo are numbered in
+    the order of use, so that there are not more of them than operations.
+    """
+    for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count:
+            raise ValueError(f"it stores something at place {argument} of its memo.")
 
 
 def _contents(content: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +162,7 @@ class _Array:
         """Ignore type and shape of the empty array: the state has the final ones."""
 
     def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, is_fortran, raw = state
+        *_, shape, dtype, is_fortran, raw = state  # a version number comes first, if any
         self._fill(raw, dtype, shape, "F" if is_fortran else "C")
 
     def _fill(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:

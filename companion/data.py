@@ -110,8 +110,8 @@ def cifar10(
 
     The classes 0 .. 9 are airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck.
     The files are looked for in ``folder``; else in the folder that the environment variable
-    COMPANION_CIFAR10 names; else they are downloaded once, 170 MB, into the user's cache. Nothing
-    in them is executed: they may be pickles of integers and bytes only.
+    COMPANION_CIFAR10 names; else they are downloaded once, 170 MB, into the user's cache. They
+    are pickles, but reading them runs no code of theirs: all but a batch of images is refused.
 
     Pixels are divided by 255, so that they lie in [0, 1]. All 50,000 images in float32 take 614
     MB, hence the dtype; those not asked for are not converted::
