@@ -9,6 +9,7 @@ logarithms are natural.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -21,6 +22,20 @@ from torch import Tensor
 
 from companion import _checks, losses
 from companion.networks import Network, directions
+
+__all__ = [
+    "Line",
+    "Released",
+    "centred_scores",
+    "class_margins",
+    "cross_entropy",
+    "error",
+    "fit_line",
+    "normalized_outputs",
+    "predicted_line",
+    "released",
+    "rho_of_loss",
+]
 
 
 @dataclass(frozen=True)
@@ -43,12 +58,15 @@ class Released:
     """The authors' numbers behind Fig. 2, one entry per distinct run (75).
 
     Args:
-        run_set: Name of the set of runs, one of three folders.
-        init_scale: Scale of initialization.
-        train_loss, test_loss: Cross-entropy of the trained networks.
-        train_error, test_error: Fraction misclassified.
-        normalized_train_loss, normalized_test_loss: Cross-entropy of the normalized networks.
-        normalized_train_error: Fraction misclassified where the normalized loss was evaluated.
+        run_set: Folder of the run, "top", "8error", "threegood" or "old".
+        init_scale: Factor on the initial weights.
+        train_loss, test_loss: Cross-entropy of the trained networks, in nats; the first is the
+            running mean over the last epoch, taken while the network trained.
+        train_error, test_error: Fraction misclassified, along with these losses.
+        normalized_train_loss, normalized_test_loss: Cross-entropy of the normalized networks, both
+            after training.
+        normalized_train_error: Fraction misclassified where the normalized training loss was
+            evaluated.
 
     Source: https://github.com/liaoq/pnas2019.
     """
@@ -74,7 +92,8 @@ def cross_entropy(f: Tensor, y: Tensor) -> Tensor:
     tensor(2.3026)
     """
     _outputs(f, y)
-    return torch.nn.functional.softplus(-losses.multiclass_margin(f, y)).mean(-1)
+    m = losses.multiclass_margin(f, y)
+    return torch.logaddexp(-m, torch.zeros_like(m)).mean(-1)  # softplus drops digits beyond 20
 
 
 def centred_scores(f: Tensor, y: Tensor) -> Tensor:
@@ -134,17 +153,18 @@ def rho_of_loss(f: Tensor, y: Tensor, *, loss: float) -> float:
         TypeError, ValueError: if shapes do not fit, ``loss`` is out of range, or no rho below
             2**60 reaches it.
     """
-    bound = np.log(f.shape[-1])
+    _outputs(f, y)
+    bound = math.log(f.shape[-1])
     if not 0 < _checks.positive("loss", loss) < bound:
         raise ValueError(f"loss must lie between 0 and log C = {bound:.3f}, got {loss}.")
 
     def excess(log_rho: float) -> float:
-        return float(cross_entropy(np.exp(log_rho) * f, y).median()) - loss
+        return float(cross_entropy(math.exp(log_rho) * f, y).median()) - loss
 
-    low, high = -20.0, 60 * np.log(2)
+    low, high = -60 * math.log(2), 60 * math.log(2)
     if excess(high) > 0:
         raise ValueError(f"loss {loss} is not reached: at rho = 2**60 it is larger.")
-    return float(np.exp(optimize.brentq(excess, low, high, xtol=1e-12)))
+    return math.exp(optimize.brentq(excess, low, high, xtol=1e-12))
 
 
 def fit_line(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Line:
@@ -157,8 +177,45 @@ def fit_line(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Line:
     return Line(float(fit.slope), float(fit.intercept), float(fit.rvalue) ** 2)
 
 
+def predicted_line(
+    train_scores: Tensor, test_scores: Tensor, *, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return slope and intercept of the line on which small outputs put a network's two losses.
+
+    To first order in the outputs both losses are log C less the mean centred score, so that for all
+    small rho the point (training loss, test loss) of rho f lies on a line through (log C, log C)
+    whose slope q is the ratio of the two means, with the intercept (1 - q) log C.
+
+    Args:
+        train_scores, test_scores: Values of :func:`centred_scores`, (..., N) and (..., N').
+        num_classes: C.
+
+    Returns:
+        Slope and intercept, (...,) each, one line per network.
+
+    Raises:
+        TypeError, ValueError: if the leading axes differ, or a mean training score is zero.
+
+    >>> predicted_line(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0, 1.5]), num_classes=10)
+    (tensor(0.7500), tensor(0.5756))
+    """
+    _checks.integer("num_classes", num_classes, at_least=2)
+    on_train = _checks.floating("train_scores", train_scores).mean(-1)
+    on_test = _checks.floating("test_scores", test_scores).mean(-1)
+    _checks.shape("test_scores without its last axis", on_test, on_train.shape)
+    if (on_train == 0).any():
+        raise ValueError("train_scores must not have mean zero: the slope is a ratio to it.")
+    slope = on_test / on_train
+    return slope, (1 - slope) * math.log(num_classes)
+
+
 def released() -> Released:
-    """Return the numbers that the authors released for Fig. 2, without repeated entries."""
+    """Return the numbers that the authors released for Fig. 2, without repeated entries.
+
+    >>> runs = released()
+    >>> len(runs.test_error), round(float(runs.test_error.min()), 4)
+    (75, 0.0698)
+    """
     text = (resources.files(__package__) / "fig2_released.csv").read_text("utf-8")
     rows = list(csv.DictReader(text.splitlines()))
 
