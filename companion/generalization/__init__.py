@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 from companion import _lazy
 
 if TYPE_CHECKING:
-    from companion.generalization import cifar10, interpolation, normalized_loss, rademacher
+    from companion.generalization import (
+        cifar10,
+        interpolation,
+        normalized_loss,
+        rademacher,
+        ranking,
+    )
 
-__all__ = ["cifar10", "interpolation", "normalized_loss", "rademacher"]
+__all__ = ["cifar10", "interpolation", "normalized_loss", "rademacher", "ranking"]
 
 __getattr__, __dir__ = _lazy.submodules(__name__, __all__)

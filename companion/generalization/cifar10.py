@@ -46,7 +46,10 @@ MAX_EPOCHS = 200
 LABELS = ("true", "permuted")
 
 STORED = (5_000, 10_000)  # numbers of training images
-_SHA256 = {5_000: "", 10_000: ""}
+_SHA256 = {
+    5_000: "",
+    10_000: "3cd709751036cfcde3e918dbc9bbd2001b97cf4179f7333cce547d9c8ec9dd73",
+}
 _ROWS = 500  # images evaluated at once
 _SUBSET = 300  # training images in the packaged subset, and as many test images
 
