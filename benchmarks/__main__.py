@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import dual_acceleration, hessian, linear_margin, nonlinear_log_loss
+from benchmarks import dual_acceleration, ensemble, hessian, linear_margin, nonlinear_log_loss
 from benchmarks.comparison import Comparison
 
 OUTPUT = Path("_build/bench.json")
-SUITES = (linear_margin, dual_acceleration, nonlinear_log_loss, hessian)
+SUITES = (linear_margin, dual_acceleration, nonlinear_log_loss, hessian, ensemble)
 
 
 def main() -> int:

@@ -10,10 +10,11 @@ factorization ``f(W; x) = prod_k rho_k f(V; x)`` of the paper (PNAS 2020, sectio
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ Pullback = Callable[[Tensor], Params]
 LEAKY_SLOPE = 0.01  # slope of leaky_relu for z < 0, torch's default
 SLOPES = {"relu": 0.0, "linear": 1.0, "leaky_relu": LEAKY_SLOPE}  # of sigma for z <= 0
 MAX_SEED = 2**64 - 1  # what torch.Generator takes
+CACHE_BYTES = 2**21  # up to this size of its largest array, a computation gains from batching
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -171,15 +173,48 @@ class Network(ABC):
         """
         self._check(params, x)
         leaves = {name: params[name].detach().requires_grad_() for name in self.layer_names}
-        with torch.enable_grad():
-            f = self._forward(leaves, x)
-            f = f.squeeze(-1) if self.num_outputs == 1 else f
+
+        def evaluate() -> Tensor:
+            with torch.enable_grad():
+                f = self._forward(leaves, x)
+                return f.squeeze(-1) if self.num_outputs == 1 else f
+
+        graphs = [evaluate()]
 
         def pullback(u: Tensor) -> Params:
-            grads = torch.autograd.grad(f, list(leaves.values()), u, retain_graph=True)
+            f = graphs.pop() if graphs else evaluate()  # to keep a graph after its use costs time
+            grads = torch.autograd.grad(f, list(leaves.values()), u)
             return dict(zip(leaves, grads, strict=True))
 
-        return f.detach(), pullback
+        return graphs[0].detach(), pullback
+
+    def at_once(self, num_points: int, like: Tensor) -> int:
+        """How many networks of an ensemble to evaluate at once on points of this dtype and device.
+
+        Together they share the overhead of each operation; too many, and their arrays fall out of
+        a CPU's cache. The number follows from sizes alone, so that results are reproducible. On
+        other devices there is no such limit.
+
+        >>> net, x = MLP(widths=(64, 64, 64, 1)), torch.zeros(1, dtype=torch.float32)
+        >>> net.at_once(64, x), net.at_once(357, x), net.at_once(10_000, x)
+        (128, 22, 1)
+        """
+        if like.device.type != "cpu":
+            return sys.maxsize
+        point = self._numbers_per_point(num_points, like) * like.dtype.itemsize
+        return max(1, CACHE_BYTES // (num_points * point))
+
+    def _numbers_per_point(self, num_points: int, like: Tensor) -> int:
+        """Size of the largest array in the evaluation of one network, per point."""
+        return max(max(shape[0], math.prod(shape[1:])) for shape in self.shapes.values())
+
+    def _times_slope(self, delta: Tensor, h: Tensor) -> Tensor:
+        """Multiply delta, in place if need be, by sigma'(z), read off h = sigma(z)."""
+        if self.activation == "relu":  # autograd's own kernel, without a mask in memory
+            return torch.ops.aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta)
+        if self.activation == "leaky_relu":
+            return torch.where(h > 0, delta, LEAKY_SLOPE * delta)
+        return delta
 
     def _draw(self, seed: int, scale: float) -> Params:
         if seed > MAX_SEED:
@@ -295,14 +330,6 @@ class MLP(Network):
     def _check_x(self, x: Tensor, num_networks: int | None) -> None:
         _check_rows(x, self.widths[0], num_networks)
 
-    def _times_slope(self, delta: Tensor, h: Tensor) -> Tensor:
-        """Multiply delta, in place if need be, by sigma'(z), read off h = sigma(z)."""
-        if self.activation == "relu":  # autograd's own kernel, without a mask in memory
-            return torch.ops.aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta)
-        if self.activation == "leaky_relu":
-            return torch.where(h > 0, delta, LEAKY_SLOPE * delta)
-        return delta
-
 
 @dataclass(frozen=True)
 class ConvNet(Network):
@@ -311,7 +338,7 @@ class ConvNet(Network):
     Layer k < K convolves with W_k of shape (c_k, c_{k-1}, s, s), zero padding s // 2; the last
     layer is a matrix (C, features) applied to the flattened maps. Since each layer is linear in
     its weights, f is homogeneous of degree one in each W_k, as for an :class:`MLP`. An ensemble
-    runs as one grouped convolution.
+    is evaluated as one grouped convolution; see :meth:`vjp` for its training.
 
     Args:
         input_shape: (C, H, W) of the images; x may hold images or flattened rows of C H W pixels.
@@ -354,14 +381,78 @@ class ConvNet(Network):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each W_k: filters (c_k, c_{k-1}, s, s), then the matrix (C, features)."""
         side = self.kernel_size
-        fan_in, height, width = self.input_shape
-        shapes: dict[str, tuple[int, ...]] = {}
-        for k, fan_out in enumerate(self.channels, start=1):
-            shapes[f"W{k}"] = (fan_out, fan_in, side, side)
-            height, width = -(-height // self.stride), -(-width // self.stride)
-            fan_in = fan_out
-        shapes[f"W{len(shapes) + 1}"] = (self.num_classes, fan_in * height * width)
-        return shapes
+        pairs = zip(self.channels, (self.input_shape[0], *self.channels[:-1]), strict=True)
+        shapes = {f"W{k}": (*pair, side, side) for k, pair in enumerate(pairs, start=1)}
+        features = self.channels[-1] * math.prod(self._sizes[-1])
+        return {**shapes, f"W{len(shapes) + 1}": (self.num_classes, features)}
+
+    def vjp(self, params: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Pullback]:
+        """Return f(W; x) and ``u -> sum_n u_n df(W; x_n) / dW_k``, as :meth:`Network.vjp`.
+
+        An ensemble of small networks on a CPU is written out by hand, each convolution a product
+        of matrices; everything else is left to autograd.
+        """
+        self._check(params, x)
+        ensemble = params[self.layer_names[-1]].ndim == 3
+        lead = self._lead(x, len(params["W1"]) if ensemble else None)
+        if not (ensemble and self._by_hand(lead[-1], x)):
+            return super().vjp(params, x)
+        W = [params[name].detach().flatten(2) for name in self.layer_names]  # (M, c_k, fan_in)
+        M, N = len(W[0]), lead[-1]
+        taps = [_taps(*size, self.kernel_size, self.stride) for size in self._sizes[:-1]]
+        # Points come last, so that whole rows of N numbers are moved: h_k is (M, c_k, pixels, N).
+        images = x.detach().reshape(*(1,) * (2 - len(lead)), *lead, self.input_shape[0], -1)
+        h, patches = [images.movedim(1, -1)], []
+        for W_k, taps_k in zip(W[:-1], taps, strict=True):
+            patches.append(_patches(h[-1], taps_k, W_k.shape[2]))
+            z = (W_k @ patches[-1]).unflatten(2, (-1, N))
+            h.append(_IN_PLACE[self.activation](z))
+        patches.append(h[-1].flatten(1, 2))  # the last layer takes all the features
+        f = (W[-1] @ patches[-1]).mT
+
+        def pullback(u: Tensor) -> Params:
+            delta = u.unsqueeze(1) if self.num_outputs == 1 else u.mT  # (M, c_k, pixels N)
+            grads: Params = {}
+            for k in range(self.K, 0, -1):
+                grads[f"W{k}"] = (delta @ patches[k - 1].mT).view(M, *self.shapes[f"W{k}"])
+                if k > 1:
+                    delta = W[k - 1].mT @ delta
+                    if k < self.K:
+                        delta = _add_patches(delta, taps[k - 1], h[k - 1])
+                    delta = self._times_slope(delta.view_as(h[k - 1]), h[k - 1]).flatten(2)
+            return dict(reversed(grads.items()))
+
+        return (f.squeeze(-1) if self.num_outputs == 1 else f), pullback
+
+    @property
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Height and width of the images and of the maps of each layer."""
+        sizes = [self.input_shape[1:]]
+        for _ in self.channels:
+            sizes.append(tuple(-(-side // self.stride) for side in sizes[-1]))
+        return sizes
+
+    def _by_hand(self, num_points: int, like: Tensor) -> bool:
+        """Whether products of matrices are faster: on a CPU, with small and few patches.
+
+        Measured in float32 with 4 to 16 channels, filters of side 1 to 5 and strides 1 to 3.
+        """
+        size = num_points * self._largest_patches * like.dtype.itemsize
+        few = self.kernel_size < 3 * self.stride  # not many to a pixel
+        return like.device.type == "cpu" and few and size <= CACHE_BYTES
+
+    @property
+    def _largest_patches(self) -> int:
+        """Numbers in the patches of a layer, those of the last layer being its features."""
+        places = [*(math.prod(size) for size in self._sizes[1:]), 1]
+        fan_in = (math.prod(shape[1:]) for shape in self.shapes.values())
+        return max(math.prod(pair) for pair in zip(places, fan_in, strict=True))
+
+    def _numbers_per_point(self, num_points: int, like: Tensor) -> int:
+        if self._by_hand(num_points, like):
+            return self._largest_patches
+        maps = zip((self.input_shape[0], *self.channels), self._sizes, strict=True)
+        return 2 * max(c * math.prod(size) for c, size in maps)  # before and after activation
 
     def _forward(
         self, params: Mapping[str, Tensor], x: Tensor, z: list[Tensor] | None = None
@@ -589,6 +680,32 @@ def slopes_where(activation: str, positive: Tensor, like: Tensor) -> Tensor:
     """
     one = like.new_ones(())
     return torch.where(positive, one, SLOPES[activation] * one)
+
+
+@lru_cache(maxsize=64)
+def _taps(height: int, width: int, side: int, stride: int) -> Tensor:
+    """Return the pixels under each of the s^2 entries of a filter at each of its places.
+
+    The pixels of a map are numbered row by row; ``height * width`` stands for those outside. Flat,
+    of s^2 times as many entries as the filter has places.
+    """
+    inside = torch.arange(height * width).view(height, width)
+    padded = torch.nn.functional.pad(inside, [side // 2] * 4, value=height * width)
+    return padded.unfold(0, side, stride).unfold(1, side, stride).permute(2, 3, 0, 1).flatten()
+
+
+def _patches(h: Tensor, taps: Tensor, fan_in: int) -> Tensor:
+    """Return the patches (M, fan_in, places N) of the maps h, (M, c, pixels, N); fan_in = c s^2."""
+    padded = torch.nn.functional.pad(h, (0, 0, 0, 1)).flatten(0, 1)  # a last pixel of zeros
+    return padded.index_select(1, taps).view(len(h), fan_in, -1)
+
+
+def _add_patches(patches: Tensor, taps: Tensor, like: Tensor) -> Tensor:
+    """Add the patches up, pixel by pixel, to maps shaped ``like``: the transpose of _patches."""
+    M, c, pixels, N = like.shape
+    padded = patches.new_zeros(M * c, pixels + 1, N)
+    padded.index_add_(1, taps, patches.view(M * c, -1, N))
+    return padded[:, :-1].reshape(like.shape)
 
 
 def _check_rows(x: Tensor, d: int, num_networks: int | None) -> None:

@@ -8,10 +8,11 @@ network m sees the minibatches it would see alone, so a result does not depend o
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,8 +28,7 @@ T = TypeVar("T")
 
 LOSSES = ("logistic", "exponential", "cross_entropy", "square")
 
-# Points times networks evaluated at once: small enough for a CPU's cache, large for a GPU.
-_ROWS_AT_ONCE = {"cpu": 2**12, "cuda": 2**20}
+_POINTS_AT_ONCE = 256  # in an evaluation on a CPU, of some networks at once
 
 
 @dataclass(frozen=True)
@@ -311,31 +311,6 @@ class _State:
         )
 
 
-class _Batches:
-    """Minibatch indices: the epoch's order of network m depends on its seed and the epoch only."""
-
-    def __init__(self, recipe: _Recipe, num_points: int, device: torch.device) -> None:
-        self.seeds, self.device, self.num_points = recipe.seeds, device, num_points
-        self.size = recipe.size_of_batch(num_points)
-        self.per_epoch = -(-num_points // self.size)
-        self.epoch = -1
-        self.order = torch.zeros(len(self.seeds), num_points, dtype=torch.int64)
-
-    def indices(self, step: int, live: Tensor) -> Tensor:
-        """Return the points of this step, (m, B) for the m live networks."""
-        epoch, j = divmod(step, self.per_epoch)
-        if epoch != self.epoch:
-            order = np.zeros((len(self.seeds), self.num_points), dtype=np.int64)
-            for m in live.tolist():  # networks never come back to life, so the others may rest
-                # A counter-based generator needs no state in the checkpoint, and its stream is
-                # not the one that initialized the weights.
-                bits = np.random.Philox(key=[self.seeds[m], epoch])
-                order[m] = np.random.Generator(bits).permutation(self.num_points)
-            self.epoch, self.order = epoch, torch.from_numpy(order).to(self.device)
-        batch = self.order[:, j * self.size : (j + 1) * self.size]
-        return batch if len(live) == len(self.seeds) else batch[live]
-
-
 class _Checkpoint:
     """A file that holds the state, written now and then in one piece."""
 
@@ -380,13 +355,12 @@ def _run(
 ) -> None:
     """Step from record to record until all networks are done or have taken their steps."""
     period = recipe.period(len(x))
-    batches = _Batches(recipe, len(x), x.device)
     for _ in progress(range(state.step // period, -(-steps // period)), desc="training"):
         live = (~state.done(recipe)).nonzero().squeeze(1)
         if len(live) == 0 or state.step >= steps:
             break
         stop = min(steps, (state.step // period + 1) * period)
-        _advance(recipe, state, live, x, y, stop, batches)
+        _advance(recipe, state, live, x, y, stop)
         state.record(recipe, x, y, live)
         if file:
             file.write(state)
@@ -394,33 +368,50 @@ def _run(
         file.write(state, now=True)
 
 
-def _advance(
-    recipe: _Recipe,
-    state: _State,
-    live: Tensor,
-    x: Tensor,
-    y: Tensor,
-    stop: int,
-    batches: _Batches,
-) -> None:
-    """Take the steps up to ``stop`` with the live networks."""
-    W, v = _rows(state.params, live), _rows(state.velocity, live)
-    for step in range(state.step, stop):
-        x_b, y_b = x, y
-        if recipe.batch_size is not None:
-            index = batches.indices(step, live)  # (m, B)
-            x_b, y_b = _take(x, index), _take(y, index)
-        f, pullback = recipe.net.vjp(W, x_b)
-        u = _output_gradient(recipe.loss, f, y_b).div_(f.shape[1])
-        for name, gradient in pullback(u).items():
-            if recipe.momentum:
-                gradient = v[name].mul_(recipe.momentum).add_(gradient)
-            W[name].sub_(gradient, alpha=recipe.lr)
-    for name in W:
-        state.params[name].index_copy_(0, live, W[name])
-        state.velocity[name].index_copy_(0, live, v[name])
+def _advance(recipe: _Recipe, state: _State, live: Tensor, x: Tensor, y: Tensor, stop: int) -> None:
+    """Take the steps up to ``stop`` with the live networks, a cache's fill of them at a time."""
+    at_once = min(len(live), recipe.net.at_once(recipe.size_of_batch(len(x)), x))
+    for rows in live.split(at_once):
+        W, v = _rows(state.params, rows), _rows(state.velocity, rows)
+        for x_b, y_b in _minibatches(recipe, rows, x, y, state.step, stop):
+            f, pullback = recipe.net.vjp(W, x_b)
+            u = _output_gradient(recipe.loss, f, y_b).div_(f.shape[1])
+            for name, gradient in pullback(u).items():
+                if recipe.momentum:
+                    gradient = v[name].mul_(recipe.momentum).add_(gradient)
+                W[name].sub_(gradient, alpha=recipe.lr)
+        for name in W:
+            state.params[name].index_copy_(0, rows, W[name])
+            state.velocity[name].index_copy_(0, rows, v[name])
     state.steps[live] += stop - state.step
     state.step = stop
+
+
+def _minibatches(
+    recipe: _Recipe, rows: Tensor, x: Tensor, y: Tensor, start: int, stop: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the points of each step, (m, B, d) and (m, B) for the m networks in ``rows``.
+
+    The order of an epoch depends on the network's seed and the epoch only. A counter-based
+    generator needs no state in the checkpoint, and its stream is not the one of the weights.
+    """
+    if recipe.batch_size is None:
+        yield from itertools.repeat((x, y), stop - start)
+        return
+    seeds, size = [recipe.seeds[m] for m in rows.tolist()], recipe.size_of_batch(len(x))
+    bits = np.random.Philox(0)
+    fresh, order = bits.state, None
+    for step in range(start, stop):
+        epoch, j = divmod(step, -(-len(x) // size))
+        if order is None or j == 0:
+            drawn = np.empty((len(seeds), len(x)), dtype=np.int64)
+            for i, seed in enumerate(seeds):
+                fresh["state"]["key"][:] = seed, epoch
+                bits.state = fresh  # the same as Philox(key=[seed, epoch]), in less time
+                drawn[i] = np.random.Generator(bits).permutation(len(x))
+            order = torch.from_numpy(drawn).to(x.device)
+        index = order[:, j * size : (j + 1) * size]  # (m, B)
+        yield _take(x, index), _take(y, index)
 
 
 def _output_gradient(loss: str, f: Tensor, y: Tensor) -> Tensor:
@@ -437,9 +428,7 @@ def _output_gradient(loss: str, f: Tensor, y: Tensor) -> Tensor:
 
 def _evaluate(recipe: _Recipe, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the log of the mean loss and the error of each network, both (M,)."""
-    M = len(next(iter(params.values())))
-    rows = max(32, _ROWS_AT_ONCE.get(x.device.type, 2**20) // M)
-    f = torch.cat([recipe.net(params, part) for part in x.split(rows)], dim=1)  # (M, N, ...)
+    f = _outputs(recipe.net, params, x)  # (M, N, ...)
     finite = torch.isfinite(f).flatten(1).all(dim=1)
     f = torch.where(finite.view(-1, *[1] * (f.ndim - 1)), f, 0.0)
     wrong = _misclassified(f, y)
@@ -452,6 +441,18 @@ def _evaluate(recipe: _Recipe, params: Params, x: Tensor, y: Tensor) -> tuple[Te
     else:
         total = losses.log_loss(losses.margins(f, y), recipe.loss, reduction="mean")
     return torch.where(finite, total, torch.nan), wrong.to(f.dtype).mean(dim=1)
+
+
+def _outputs(net: Network, params: Params, x: Tensor) -> Tensor:
+    """Return f of each network at all points, (M, N, ...), portion by portion."""
+    M = len(next(iter(params.values())))
+    points = x.split(_POINTS_AT_ONCE if x.device.type == "cpu" else max(32, 2**20 // M))
+    rows = torch.arange(M, device=x.device).split(min(M, net.at_once(len(points[0]), x)))
+    f = []
+    for part in rows:
+        W = _rows(params, part)
+        f.append(torch.cat([net.vjp(W, x_p)[0] for x_p in points], dim=1))
+    return torch.cat(f)
 
 
 def _misclassified(f: Tensor, y: Tensor) -> Tensor:

@@ -163,6 +163,35 @@ def test_vjp_agrees_with_autograd(net: Network, ensemble: bool) -> None:
                 torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("activation", networks.SLOPES)
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (1, 2), (3, 2), (3, 3), (5, 2)])
+def test_convolutions_by_hand_are_those_of_torch(side: int, stride: int, activation: str) -> None:
+    net = ConvNet((2, 7, 6), (3, 4), 2, kernel_size=side, stride=stride, activation=activation)
+    W = net.init(seed=[0, 1, 2])
+    for lead in ((5,), (3, 5)):
+        x = points(net, *lead).unflatten(-1, net.input_shape)
+        assert net._by_hand(5, x)
+        (f, pullback), (expected, theirs) = net.vjp(W, x), Network.vjp(net, W, x)
+        torch.testing.assert_close(f, expected, rtol=1e-12, atol=1e-13)
+        gradients = theirs(f)
+        for name, gradient in pullback(f).items():
+            torch.testing.assert_close(gradient, gradients[name], rtol=1e-11, atol=1e-12)
+            assert gradient.is_contiguous()
+
+
+def test_networks_at_once_shrink_with_the_work_of_one() -> None:
+    x = torch.zeros(1, dtype=torch.float32)
+    loop = ConvNet(input_shape=(1, 16, 16), channels=(16, 16, 16), stride=1)
+    assert not loop._by_hand(64, x) and loop.at_once(64, x) == 1
+    small = ConvNet(input_shape=(1, 8, 8), channels=(8, 16), num_classes=10)
+    assert small._by_hand(50, x) and small.at_once(50, x) == 36
+    assert small.at_once(100, x) == small.at_once(50, x.double()) == 18
+    assert not small._by_hand(50, x.to("meta")), "other devices take the grouped convolution"
+    for net in NETS:
+        assert net.at_once(1, x) >= net.at_once(10**9, x) == 1
+        assert net.at_once(10**9, x.to("meta")) > 10**9
+
+
 def test_relu_slope_at_a_kink_is_zero_in_both_gradients() -> None:
     net = MLP(widths=(1, 1, 1))
     params = {name: torch.ones(1, 1, dtype=torch.float64) for name in net.layer_names}

@@ -59,7 +59,8 @@ def loop(
     momentum: float,
 ) -> tuple[dict[str, torch.Tensor], float]:
     """Train one network with autograd and torch.optim.SGD; return weights and final loss."""
-    params = {k: W.requires_grad_() for k, W in net.init(seed=seed, scale=scale).items()}
+    start = net.init(seed=seed, scale=scale, dtype=x.dtype)
+    params = {k: W.requires_grad_() for k, W in start.items()}
     optimizer = torch.optim.SGD(params.values(), lr=lr, momentum=momentum)
     size = batch_size or len(x)
     per_epoch = math.ceil(len(x) / size)
@@ -76,6 +77,45 @@ def loop(
     with torch.no_grad():
         final = mean_loss(loss, net(params, x), y).item()
     return {k: W.detach() for k, W in params.items()}, final
+
+
+STRIDE_1 = ConvNet(input_shape=(1, 8, 8), channels=(3,), stride=1)
+
+
+@pytest.mark.parametrize("net", [SCALAR, CONV, STRIDE_1], ids=["mlp", "by hand", "grouped"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str
+)
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_a_hundred_steps_keep_the_weights_of_the_loop(
+    net: Network, dtype: torch.dtype, tolerance: float, batch_size: int | None
+) -> None:
+    x, y = X.to(dtype), Y.to(dtype)
+    knobs: dict[str, Any] = {"loss": "logistic", "lr": 0.01, "steps": 100, "momentum": 0.0}
+    run = train(net, x, y, seeds=[3, 4], **knobs, batch_size=batch_size)
+    for m, seed in enumerate((3, 4)):
+        params, _ = loop(net, x, y, seed=seed, scale=1.0, **knobs, batch_size=batch_size)
+        for name, W in networks.member(run.params, m).items():
+            assert (W - params[name]).norm() <= tolerance * params[name].norm()
+
+
+@pytest.mark.parametrize("net", [SCALAR, CONV, STRIDE_1], ids=["mlp", "by hand", "grouped"])
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_the_size_of_the_cache_changes_rounding_only(
+    net: Network, batch_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knobs: dict[str, Any] = {"seeds": range(5), "lr": 0.1, "steps": 20, "batch_size": batch_size}
+    expected = train(net, X, Y, **knobs)
+    rows = batch_size or len(X)
+    for at_once in (1, 2):
+        size = at_once * rows * net._numbers_per_point(rows, X) * X.dtype.itemsize
+        monkeypatch.setattr(networks, "CACHE_BYTES", size)
+        assert net.at_once(rows, X) == at_once
+        run = train(net, X, Y, **knobs)
+        for name, W in run.params.items():
+            torch.testing.assert_close(W, expected.params[name], rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(run.log_loss, expected.log_loss, rtol=1e-11, atol=1e-12)
+        monkeypatch.undo()
 
 
 def assert_same_run(got: TrainingRun, want: TrainingRun) -> None:
@@ -130,18 +170,22 @@ def test_a_network_alone_reproduces_its_copy_in_the_ensemble(
 
 
 def test_each_epoch_visits_every_point_once_in_an_order_of_its_own() -> None:
-    recipe = training._Recipe(SCALAR, (0, 1), (1.0, 1.0), "logistic", 0.1, 7, 0.0, None, None)
-    batches = training._Batches(recipe, 60, torch.device("cpu"))
-    everyone = torch.tensor([0, 1])
-    epochs = [
-        torch.cat([batches.indices(9 * epoch + j, everyone) for j in range(9)], dim=1)
-        for epoch in range(2)
-    ]
-    for order in epochs:
-        assert torch.equal(order.sort(dim=1).values, torch.arange(60).expand(2, 60))
-        assert not torch.equal(order[0], order[1])
-    assert not torch.equal(epochs[0], epochs[1])
-    assert torch.equal(batches.indices(9, torch.tensor([1]))[0], epochs[1][1, :7])
+    seeds = (0, networks.MAX_SEED)
+    recipe = training._Recipe(SCALAR, seeds, (1.0, 1.0), "logistic", 0.1, 7, 0.0, None, None)
+    points = torch.arange(60.0)
+    steps = training._minibatches(recipe, torch.tensor([0, 1]), points[:, None], -points, 0, 18)
+    steps = [(x_b.squeeze(2), y_b) for x_b, y_b in steps]
+    assert [x_b.shape[1] for x_b, _ in steps] == 2 * [*8 * [7], 4]
+    assert all(torch.equal(y_b, -x_b) for x_b, y_b in steps)
+    epochs = [torch.cat([x_b for x_b, _ in steps[9 * e : 9 * e + 9]], dim=1) for e in range(2)]
+    for epoch, order in enumerate(epochs):
+        assert torch.equal(order.sort(dim=1).values, points.expand(2, 60))
+        for m, seed in enumerate(seeds):
+            bits = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64))
+            expected = np.random.Generator(bits).permutation(60)
+            assert order[m].tolist() == expected.tolist()
+    middle = training._minibatches(recipe, torch.tensor([1]), points[:, None], points, 12, 13)
+    assert torch.equal(next(middle)[1], steps[12][0][1:])
 
 
 def test_histories_are_those_of_the_recorded_weights() -> None:
