@@ -24,6 +24,7 @@ CHAPTERS = (
     *("homogeneity", "constrained", "balance", "norm_control", "margin"),
     *("rates", "normalization", "speed", "theorem_4"),
     *("stationary", "bezout", "degenerate", "langevin", "spectrum"),
+    *("complexity", "figure_2", "ranking", "minimum_norm", "width"),
 )
 
 
