@@ -24,7 +24,7 @@ def max_margin_by_qp(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     N, d = x.shape
     settings = clarabel.DefaultSettings()
     settings.verbose = False
-    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-13
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11  # at 1e-13 one in 300 stalls
     solver = clarabel.DefaultSolver(
         scipy.sparse.identity(d, format="csc"),
         np.zeros(d),
@@ -33,7 +33,9 @@ def max_margin_by_qp(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
         [clarabel.NonnegativeConeT(N)],
         settings,
     )
-    w = np.array(solver.solve().x)
+    solution = solver.solve()
+    assert solution.status == clarabel.SolverStatus.Solved
+    w = np.array(solution.x)
     return 1 / np.linalg.norm(w), w / np.linalg.norm(w)
 
 
