@@ -155,9 +155,7 @@ def test_equal_frames_are_stored_once() -> None:
     assert data["order"] == [0, 1, 0, 1, 0, 1] and len(data["items"]) == 2
 
 
-def test_light_and_dark_frames_differ(
-    explorer: widgets.Explorer, shaded: widgets.Explorer
-) -> None:
+def test_light_and_dark_frames_differ(explorer: widgets.Explorer, shaded: widgets.Explorer) -> None:
     for each in (explorer, shaded):
         assert each._frames.uri(0, 0) != each._frames.uri(0, 1)
     colors = payload(explorer)["colors"]
@@ -363,9 +361,7 @@ def browser():
         browser.close()
 
 
-def test_script_in_a_browser(
-    browser, explorer: widgets.Explorer, shaded: widgets.Explorer
-) -> None:
+def test_script_in_a_browser(browser, explorer: widgets.Explorer, shaded: widgets.Explorer) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 700})
     faults = []
     page.on("pageerror", lambda error: faults.append(str(error)))

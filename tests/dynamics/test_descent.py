@@ -169,9 +169,7 @@ def test_data_are_checked() -> None:
     with pytest.raises(ValueError, match="y must hold only the labels"):
         gradient_descent(LINEAR, START, POINTS.x, 2 * POINTS.y, lr=0.1, steps=1)
     with pytest.raises(ValueError, match="ensemble of 2"):
-        loss_based_descent(
-            LINEAR, LINEAR.init(seed=[0, 1]), POINTS.x, POINTS.y, until=LogLoss(-9)
-        )
+        loss_based_descent(LINEAR, LINEAR.init(seed=[0, 1]), POINTS.x, POINTS.y, until=LogLoss(-9))
 
 
 def test_descent_starts_from_zero_as_linear_models_do() -> None:
