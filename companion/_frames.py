@@ -43,6 +43,10 @@ class Frames:
             self._compressed += len(self._stream.flush(zlib.Z_SYNC_FLUSH))
         self.order.append(self.items[item])
 
+    def repeat(self) -> None:
+        """Add the last frame once more."""
+        self.order.append(self.order[-1])
+
     @property
     def num_characters(self) -> int:
         """Length in the page of what is stored so far, within a few percent."""

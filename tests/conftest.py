@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+# Notebooks run here for what they compute: the build draws all frames of their sliders.
+os.environ["BOOK_DRAFT"] = "1"
 
 torch.set_num_threads(1)  # small matrices: threads cost more than they bring
 

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from urllib.parse import unquote
@@ -52,6 +53,14 @@ def sliders() -> dict[str, Slider]:
         "k": Slider([1, 2, 3], label="Power k", start=1),
         "a": Slider([1.0, 3.5], label="Factor < a", format="{:.1f}"),
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def final() -> Iterator[None]:
+    """All frames, which notebooks under test go without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BOOK_DRAFT", raising=False)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +201,20 @@ def test_twenty_frames_of_curves_weigh_little() -> None:
 
 
 # The bundle
+
+
+def test_a_draft_draws_the_first_and_the_last_frame_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOK_DRAFT", "1")
+    drawn = []
+
+    def count(fig, k: int) -> None:
+        drawn.append(k)
+        draw(fig, k)
+
+    power = Slider([1, 2, 3, 4], label="Power k")
+    draft = widgets.explore(count, alt=lambda k: f"The norm grows like power {k}.", k=power)
+    assert set(drawn) == {1, 4} and draft.num_frames == 4
+    assert draft._frames.order == [0, 0, 0, 1]
 
 
 def test_bundle_on_a_page(explorer: widgets.Explorer) -> None:
