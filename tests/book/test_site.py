@@ -72,8 +72,9 @@ LIGHTEN = """() => {
   });
   const seen = new Map();
   for (const e of document.querySelectorAll('.highlight span')) {
-    const block = e.closest('.cell_input, .cell_output')?.className;
-    const kind = [block, e.closest('.highlight').parentElement.className, e.className].join('|');
+    const around = ['.cell_input, .cell_output', '.admonition', '.highlight'];
+    const boxes = around.map((box) => e.closest(box)?.className);
+    const kind = [...boxes, e.closest('.highlight').parentElement.className, e.className].join();
     seen.set(kind, (seen.get(kind) || 0) + 1);
     if (seen.get(kind) > 3) e.replaceWith(...e.childNodes);
   }
