@@ -5,15 +5,24 @@ thread; drawing weights and minibatches is part of everybody's time, the process
 one network after the other, as one trains a single one. ``_vs_vmap``: all at once, by
 ``torch.func.vmap`` of the gradient. Each layer of each network must be the loop's to 1e-5 of its
 norm in the end. Where batching loses (``conv16``) the package loops by itself: the same speed.
+
+    python -m benchmarks.ensemble --device cuda --output result.json
+
+measures the same with twice as many networks on a GPU, by the clock on the wall.
+``benchmarks/gpu.json`` holds such a result.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
+import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -46,7 +55,13 @@ class Problem:
 
     def init(self) -> Params:
         """Draw the weights of all networks."""
-        return self.net.init(seed=range(self.num_networks), dtype=self.x.dtype)
+        like = {"dtype": self.x.dtype, "device": self.x.device}
+        return self.net.init(seed=range(self.num_networks), **like)
+
+    def on(self, device: str, times: int) -> Problem:
+        """Return the problem on another device, with that many times as many networks."""
+        moved = {"x": self.x.to(device), "y": self.y.to(device)}
+        return replace(self, **moved, num_networks=times * self.num_networks, bars=(1, 1))
 
     def module(self, weights: list[Tensor]) -> nn.Module:
         """Return one network as torch's own modules, with these weights."""
@@ -68,13 +83,16 @@ class Problem:
         """Yield the points of each step of network m, as training.train visits them."""
         for epoch in itertools.count():
             generator = np.random.Generator(np.random.Philox(key=[m, epoch]))
-            yield from torch.from_numpy(generator.permutation(len(self.x))).split(self.batch_size)
+            order = torch.from_numpy(generator.permutation(len(self.x)))
+            yield from order.to(self.x.device).split(self.batch_size)
 
 
-def run() -> dict[str, Comparison]:
-    """Measure everything on one thread."""
+def run(device: str = "cpu") -> dict[str, Comparison]:
+    """Measure everything: on one thread of the processor, or twice the networks on a GPU."""
     results = {}
     for name, problem in _problems().items():
+        if device != "cpu":
+            problem = problem.on(device, times=2)
         seconds, trained = _measure({"ours": _ours, "loop": _loop, "vmap": _vmap}, problem)
         for peer, bar in zip(("loop", "vmap"), problem.bars, strict=True):
             _require_agreement(f"{name}, {peer}", trained["ours"], trained[peer])
@@ -112,10 +130,18 @@ def _measure(
     for _ in range(REPEATS):
         trained = {}
         for name, function in train.items():
-            start = time.process_time()
+            start = _clock(problem)
             trained[name] = function(problem)
-            seconds[name].append(time.process_time() - start)
+            seconds[name].append(_clock(problem) - start)
     return {name: statistics.median(spent) for name, spent in seconds.items()}, trained
+
+
+def _clock(problem: Problem) -> float:
+    """Seconds that this process has worked, or that have passed once the GPU is through."""
+    if problem.x.device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _ours(problem: Problem) -> Params:
@@ -176,3 +202,30 @@ def _require_agreement(name: str, found: Params, expected: Params) -> None:
         errors = (found[k] - W).flatten(1).norm(dim=1) / W.flatten(1).norm(dim=1)
         if not errors.max() <= AGREEMENT:
             raise RuntimeError(f"{name}: {k} differs by {float(errors.max()):.1e} of its norm.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure on a device, and write what was found and where; see ``--help``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ensemble")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--output", help="JSON file to write")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # or convolutions agree to three digits only
+    results = run(options.device)
+    for name, result in results.items():
+        print(f"{name:32} {result}\n{'':32} {result.note}", flush=True)
+    if options.output:
+        on_gpu = options.device != "cpu"
+        device = torch.cuda.get_device_name() if on_gpu else platform.machine()
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        provenance = {"device": device, "date": time.strftime("%Y-%m-%d"), "versions": versions}
+        found = {name: asdict(result) for name, result in results.items()}
+        with open(options.output, "w", encoding="utf-8") as file:
+            json.dump({"provenance": provenance, "results": found}, file, indent=1)
+            file.write("\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
