@@ -41,10 +41,10 @@ COMPLAINT = if ! command -v '$(PYTHON)' >/dev/null 2>&1; then \
 	"module (on Debian and Ubuntu: apt install python$$v-venv)" ;; esac; fi
 
 .NOTPARALLEL:
-.PHONY: help book test bench clean FORCE
+.PHONY: help book test notebooks bench clean FORCE
 
 help: ## say what the targets do
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 book: $(READY) ## build the executed book into _build/html
 	@rm -rf _build/.book-is-built* _build/html/reports
@@ -53,7 +53,11 @@ book: $(READY) ## build the executed book into _build/html
 	@echo "The book is built. Open $(CURDIR)/_build/html/index.html"
 
 test: $(READY) $(BUILT) ## run every test: units, doctests, notebooks, pages in a browser
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile -r fEs
+	@$(PY) -m pytest -n $(JOBS) --dist loadgroup -r fEs
+
+notebooks: $(READY) $(BUILT) ## write launchable copies: REPOSITORY=<url> REF=<commit or tag>
+	@$(PY) book/_ext/launchable.py --repository '$(REPOSITORY)' --ref '$(REF)' \
+		--site '$(BOOK_BASEURL)'
 
 bench: $(READY) ## compare with what one would use instead; writes _build/bench.json
 	@$(PY) -m benchmarks
