@@ -352,6 +352,13 @@ def launchable(
     return copy
 
 
+def contents() -> list[str]:
+    """Return the chapters in the order of the table of contents."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    return [page for page in pages if (ROOT / f"{page}.ipynb").exists()]
+
+
 def write(build: Path, book: Book, *, repository: str, ref: str, output: Path) -> list[Path]:
     """Write the copies of all chapters of a finished build, and return their paths.
 
@@ -360,10 +367,8 @@ def write(build: Path, book: Book, *, repository: str, ref: str, output: Path) -
     """
     cache = get_cache(build / ".jupyter_cache")
     paths = []
-    for page in book.titles:
+    for page in contents():
         source = ROOT / f"{page}.ipynb"
-        if not source.exists():
-            continue
         _, executed = cache.merge_match_into_notebook(nbformat.read(source, nbformat.NO_CONVERT))
         path = output / f"{page}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,10 @@ def chapter(**changes: object) -> launchable.Chapter:
             "### Exercise 2: Try\n\nDo it.",
         ),
         (
+            "```{hint}\n:class: dropdown\n\nSee {eq}`eq-8`.\n```",
+            "<details><summary>Hint</summary>\n\nSee (8).\n\n</details>",
+        ),
+        (
             "```{solution-start} one-exercise-2\n:class: dropdown\n```\nSo.\n```{solution-end}\n"
             "```\nThen.",
             "<details><summary>Solution</summary>\n\nSo.\n\n</details>\n\nThen.",
@@ -136,6 +140,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, nbformat.Noteb
 
 def test_every_chapter_has_a_copy(copies: dict[str, nbformat.NotebookNode]) -> None:
     assert sorted(copies) == CHAPTERS
+    assert [*copies] == [f"{page}.ipynb" for page in launchable.contents()], "in another order"
 
 
 # What Sphinx would still have to read. Between backticks and in blocks of code it may stand.
