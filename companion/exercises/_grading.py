@@ -21,13 +21,16 @@ def numbers(answer: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     """The answer as a float64 array of that shape, or a reason why it is none."""
     if callable(answer) or isinstance(answer, (str, bytes, dict, set)) or answer is None:
         raise Wrong(f"Wrong type: give {what}, not {type(answer).__name__}.")
-    if hasattr(answer, "detach"):
-        answer = answer.detach().cpu().numpy()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # complex numbers lose their imaginary part
-            values = np.asarray(answer, dtype=np.float64)
-    except (TypeError, ValueError, Warning):
+            values = np.asarray(plain(answer))
+            if values.dtype.kind not in "biufcO":  # NumPy would read numbers from strings and dates
+                raise TypeError
+            values = values.astype(np.float64)
+    except OverflowError:
+        raise Wrong("Not finite: a number leaves the range of float64.") from None
+    except Exception:  # whatever the classes of the answer raise
         raise Wrong(f"Wrong type: give {what}.") from None
     if values.shape != shape:
         raise Wrong(f"Wrong shape: give {what}.")
@@ -36,8 +39,19 @@ def numbers(answer: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     return values
 
 
+def plain(answer: Any) -> Any:
+    """The answer with arrays in place of tensors, also inside lists and tuples."""
+    if isinstance(answer, (list, tuple)):
+        return [plain(part) for part in answer]
+    return answer.detach().cpu().numpy() if hasattr(answer, "detach") else answer
+
+
 def close(value: Any, target: Any, *, rel: float, abs_: float = 0.0) -> bool:
-    return bool(np.allclose(value, target, rtol=rel, atol=abs_))
+    """Whether all entries agree; what is not finite agrees with nothing."""
+    value, target = np.asarray(value, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        near = np.abs(value - target) <= abs_ + rel * np.abs(target)
+    return bool((near & np.isfinite(target)).all())
 
 
 def one_number(
@@ -74,4 +88,10 @@ def call(function: Any, *arguments: Any, name: str) -> Any:
             warnings.simplefilter("ignore")
             return function(*arguments)
     except Exception as error:  # whatever the reader's code raises
-        raise Wrong(f"The function raised {type(error).__name__}: {error}") from None
+        raise raised(error) from None
+
+
+def raised(error: Exception, where: str = "") -> Wrong:
+    """The reason that repeats what the reader's function raised, as a sentence."""
+    said = f"The function raised {type(error).__name__}{where}: {error}".strip(": \n")
+    return Wrong(said if said.endswith((".", "!", "?")) else f"{said}.")

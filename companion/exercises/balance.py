@@ -130,10 +130,7 @@ def _balance_5(answer: Any) -> str:
             missed.append(moved)
         size = np.hypot(np.linalg.norm(grads[0]), np.linalg.norm(g2))
         if missed[0] > 0.02 * size / 2 or missed[1] > missed[0] / 3:
-            raise Wrong(
-                "The difference is conserved, but the step is not that of gradient descent up to "
-                "terms of second order in eta."
-            )
+            _explain_step(W1, W2, first, second, grads[0], g2, eta)
     return "The law holds exactly, and the step is gradient descent to first order."
 
 
@@ -153,6 +150,27 @@ def _explain_drift(W1, W2, first, second, g1, g2, eta) -> None:  # type: ignore[
     if plain:
         raise Wrong("This is gradient descent itself: its difference drifts with eta squared.")
     raise Wrong("The difference of the squared norms after the step is not the one before it.")
+
+
+def _explain_step(W1, W2, first, second, g1, g2, eta) -> None:  # type: ignore[no-untyped-def]  # noqa: N803
+    def gap(step: float) -> float:
+        return float(
+            np.hypot(
+                np.linalg.norm(W1 - first - step * g1), np.linalg.norm(W2 - second - step * g2)
+            )
+        )
+
+    size = eta * np.hypot(np.linalg.norm(g1), np.linalg.norm(g2))
+    if gap(0.0) < 1e-9 * size:
+        raise Wrong("The difference is conserved, but nothing moves.")
+    if gap(eta) < 0.1 * size:
+        raise Wrong("Wrong sign: the difference is conserved, but the step goes uphill.")
+    if close(np.linalg.norm(W1), np.linalg.norm(first), rel=1e-9):
+        raise Wrong("Each layer keeps its norm: it is the difference alone that is conserved.")
+    raise Wrong(
+        "The difference is conserved, but the step is not that of gradient descent up to terms of "
+        "second order in eta."
+    )
 
 
 def _as_tensor(value: Any) -> Any:

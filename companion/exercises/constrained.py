@@ -39,6 +39,8 @@ def _constrained_2(answer: Any) -> str:
         mistakes={
             2 * right: "Off by a factor: it is the squared norm that obeys the equation.",
             4 * right: "Off by a factor: the rate stands in the numerator of the exponent.",
+            math.log(1 / (1.03**0.5 - 1)): "The equation is that of the squared norm.",
+            math.log(1 / (1.03**0.5 - 1)) / 2: "The equation is that of the squared norm.",
             math.log(4 / 1.03) / 2: "It is the excess over 1 that decays, not the squared norm.",
             right / math.log(10): "Use the natural logarithm.",
         },

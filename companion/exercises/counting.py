@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,7 @@ def _counting_2(answer: Any) -> str:
     }
     reason = readings.get(tuple(bool(value) for value in given))
     wrong = int((given != target).sum())
-    raise Wrong(reason or f"Not all are right: {wrong} of the {len(MONOMIALS)} are wrong.")
+    raise Wrong(reason or f"Not all are right. Wrong are {wrong} of the {len(MONOMIALS)}.")
 
 
 # --- counting.3: from which degree on the leading term is good -----------------------------------
@@ -98,23 +98,23 @@ def _excess(num_vars: int, degree: int) -> float:
     return exact / degree**num_vars - 1
 
 
-def _first(condition: Callable[[int], bool]) -> int:
-    return next(k for k in itertools.count(1) if condition(k))
+@functools.cache
+def _first_below(num_vars: int, bound: float) -> int:
+    """The smallest degree at which the excess is below the bound."""
+    return next(k for k in itertools.count(1) if _excess(num_vars, k) < bound)
 
 
 def _counting_3(answer: Any) -> str:
     n = 8
-    target = _first(lambda k: _excess(n, k) < 0.1)
+    target = _first_below(n, 0.1)
     mistakes = {
         target - 1: "Close: there the excess is still above ten per cent.",
         target + 1: "Close: a smaller degree does it already.",
         n * (n + 1) // 2 * 10: "This is the estimate to first order; the exact product wants a "
         "slightly different degree.",
-        _first(lambda k: _excess(n, k) < 1): "This is where the excess falls below a factor of 2.",
-        _first(
-            lambda k: _excess(n, k) < 0.01
-        ): "This is where the excess falls below one per cent.",
-        _first(lambda k: 1 / (1 + _excess(n, k)) > 0.9): "Measure the excess relative to the "
+        _first_below(n, 1.0): "This is where the excess falls below a factor of 2.",
+        _first_below(n, 0.01): "This is where the excess falls below one per cent.",
+        _first_below(n, 1 / 0.9 - 1): "Measure the excess relative to the "
         "approximation, not to the exact number.",
     }
     return one_number(
@@ -153,6 +153,7 @@ def _rounded_down(powers: tuple[int, ...], k: int) -> bool:
     return order <= 1
 
 
+@functools.cache
 def _cases() -> list[tuple[tuple[int, ...], int]]:
     rng = np.random.default_rng(2020)
     cases = [(powers, 2) for powers in itertools.product(range(5), repeat=3)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from companion.exercises._grading import BY_HAND, Grader, Wrong, call, close, numbers
+from companion.exercises._grading import BY_HAND, Grader, Wrong, call, close, numbers, raised
 
 
 def _dual_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -140,8 +140,7 @@ def _evaluate(function: Callable[..., Any], case: _Case) -> float:
         return _scalar(result, case)
     if case.breaks and any(isinstance(error, ArithmeticError | ValueError) for error in failures):
         raise Wrong(_range_problem(case))
-    error = failures[0]
-    raise Wrong(f"The function raised {type(error).__name__} for a tensor of margins: {error}")
+    raise raised(failures[0], " for a tensor of margins")
 
 
 def _as_tensor(values: np.ndarray) -> Any:
@@ -156,7 +155,7 @@ def _scalar(result: Any, case: _Case) -> float:
     try:
         shape = np.shape(result)
         value = float(result) if shape == () else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Wrong("Wrong type: the function must return one number.") from None
     if shape == case.margins.shape:
         raise Wrong("Wrong shape: one value per sample; sum over the samples.")
@@ -237,23 +236,26 @@ def _margin_4(answer: Any) -> str:
 def _margin_5(answer: Any) -> str:
     x = np.array([[1.0, 1.0], [1.0, -2.0]])
     w = numbers(answer, (2,), "two numbers, w_1 and w_2")
-    size = np.linalg.norm(w)
+    size = np.hypot(*w)  # does not overflow
     if size == 0:
         raise Wrong("At w = 0 there is no direction.")
     m, v = x @ w, w / size
     smallest = m.min()
-    if smallest - np.log(np.exp(smallest - m).sum()) <= 0:
+    if not smallest - np.log(np.exp(smallest - m).sum()) > 0:  # also where m overflows
         raise Wrong("The sum of the losses is not below 1 there: the margins are too small.")
     p = np.exp(smallest - m)
     turn = p / p.sum() @ (x - np.outer(x @ v, v))
     tied = m <= smallest + 1e-9 * abs(smallest)
     if (x[tied] @ turn).min() < -1e-9:
         return "The smallest margin falls there, although the smoothed one grows."
-    if (np.abs(m - smallest) <= 1e-9 * abs(smallest)).all():
-        raise Wrong("The margins are tied, but the hard margin does not fall.")
+    if m[1] == smallest:
+        raise Wrong(
+            "The hard margin does not fall there: the second sample is the nearest, and its pull "
+            "is the longer one. Let the first be as near, or nearer."
+        )
     raise Wrong(
-        "The hard margin does not fall there: the pull of the nearest sample still wins. Compare "
-        "the pulls of the two samples where their margins are nearly equal."
+        "The hard margin does not fall there: the first sample is so much nearer that the pull of "
+        "the second is too weak. Make the two margins more nearly equal."
     )
 
 

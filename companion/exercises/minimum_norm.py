@@ -105,7 +105,7 @@ def _explain(X: np.ndarray, y: np.ndarray, e: np.ndarray, right: np.ndarray, whe
     )
     for reading, why in readings:
         if close(e, reading, rel=1e-6, abs_=1e-8):
-            return f"{why} (D {where})"
+            return f"{why[:-1]} (D {where})."
     if where != "below N":
         return f"Right below N, wrong for D {where}: the hat matrix form is 0 / 0 there."
     return f"It differs from refits for D {where}, where K has no inverse."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -19,6 +20,7 @@ def _rates_1(answer: Any) -> str:
         mistakes={
             1 / 6: "This is the exponent of log t in a single norm.",
             2 / 6: "This is what depth takes away: subtract it from the value without a limit.",
+            11 / 6: "Off by a factor in what depth takes away: the gradient is squared.",
             5 / 6: "Off by a factor: the gradient is squared.",
             6.0: "This is the number of layers, which enters the constant.",
             2.0: "This is the limit of infinitely many layers.",
@@ -38,6 +40,7 @@ def _rates_2(answer: Any) -> str:
             target / 16: "Divide by the margin, do not multiply.",
             2 * target: "This is rho at the end, not its growth.",
             24.0: "Use the natural logarithm.",
+            6.0: "Use the natural logarithm; and the margin is missing.",
         },
         otherwise="Compare log t / gamma at the two times.",
     )
@@ -50,10 +53,11 @@ def _rates_3(answer: Any) -> str:
         target,
         right="Layers, margin, examples and support vectors: each has its part.",
         mistakes={
-            math.log(0.1): "The second support vector is missing.",
+            math.log(0.1): "The second support vector is missing, or the number of layers.",
             math.log(2.0): "The number of examples is missing: the loss is a mean.",
             math.log(0.1) - math.log(2): "The entropy enters with the other sign.",
             math.log(0.4): "The margin is missing.",
+            math.log10(0.2): "Use the natural logarithm.",
             0.2: "Take the logarithm.",
         },
         otherwise="Add the logarithm of the factor in the rate and the entropy of the weights.",
@@ -61,6 +65,7 @@ def _rates_3(answer: Any) -> str:
     )
 
 
+@functools.cache
 def _log_time(m: float, num_layers: int) -> float:
     beta, length = 2 - 2 / num_layers, m - 1.0
     edges = [0.0, *(e for e in (1.0, 5.0, 20.0, 60.0) if e < length), min(length, 200.0)]

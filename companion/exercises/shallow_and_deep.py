@@ -83,15 +83,20 @@ def _one_parameter(answer: Any) -> str:
     wrong = sum(s != y for s, y in zip(signs, _LABELS, strict=True))
     if wrong == len(_LABELS):
         raise Wrong("Wrong sign: every label comes out negated.")
+    if signs == list(_LABELS[::-1]):
+        raise Wrong("The labels come out in the reverse order: the first point is the largest.")
     if wrong:
         raise Wrong(f"Not yet: {wrong} of the {len(_LABELS)} signs are wrong.")
     return "One parameter reproduces all labels; its digits hold them."
 
 
-def _shells(n: int, s: int) -> list[int]:
-    """Number of points of Z^n with square norm 0 .. s, as powers of a theta series."""
+def _shells(n: int, s: int, least: int | None = None) -> list[int]:
+    """Number of points of Z^n with square norm 0 .. s, as powers of a theta series.
+
+    With ``least``, of those points whose coordinates are not below it.
+    """
     theta = np.zeros(s + 1, dtype=object)
-    for j in range(-math.isqrt(s), math.isqrt(s) + 1):
+    for j in range(-math.isqrt(s) if least is None else least, math.isqrt(s) + 1):
         theta[j * j] += 1
     power = np.zeros(s + 1, dtype=object)
     power[0] = 1
@@ -101,7 +106,8 @@ def _shells(n: int, s: int) -> list[int]:
 
 
 def _lattice(answer: Any) -> str:
-    for n, s in ((1, 0), (1, 4), (2, 1), (2, 2), (3, 9), (4, 7), (8, 30), (12, 60)):
+    # The first count is so large that no two mistakes give the same number.
+    for n, s in ((3, 9), (1, 0), (1, 4), (2, 1), (2, 2), (4, 7), (8, 30), (12, 60)):
         value = call(answer, n, s, name="lattice_points")
         try:
             value = operator.index(value)
@@ -114,6 +120,8 @@ def _lattice(answer: Any) -> str:
             raise Wrong("These are the points on the sphere: count those inside it as well.")
         if value == sum(shells[:-1]):
             raise Wrong("The points on the sphere itself belong to the count.")
+        if value == sum(_shells(n, s, least=0)):
+            raise Wrong("Coordinates may be negative, too.")
         if value == sum(_shells(n, s * s)) and s > 1:
             raise Wrong("The bound is on the squared norm, not on the norm.")
         raise Wrong(f"The count is wrong for n = {n} and s = {s}.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from companion.exercises._grading import Grader, Wrong, call, close, numbers, one_number
+from companion.exercises._grading import Grader, Wrong, call, close, numbers, one_number, raised
 
 _FIRST, _RATIO = 80.0, 1e4  # gradients to the first gap, and by how much it is to fall
 _STEPS = 1e4  # of plain gradient descent to a gap that is then to be halved
@@ -38,8 +38,8 @@ def _speed_2(answer: Any) -> str:
             2 * _STEPS: "This would be the rate 1/t: it is the logarithm of t that has to double.",
             4 * _STEPS: "This would be the rate of a root of t; the gap falls with the logarithm.",
             2 * np.log(_STEPS): "This is the logarithm of the number of steps: take it back.",
-            _STEPS**2 - _STEPS: "These are the steps that come on top; the question is how many "
-            "there are in all.",
+            2 * np.log10(_STEPS): "This is the logarithm of the number of steps: take it back.",
+            _STEPS**0.5: "Wrong way round: a smaller gap takes more steps.",
         },
         otherwise="Write the gap as C / log t, and ask which t doubles log t.",
     )
@@ -62,14 +62,8 @@ def _instances() -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
 
 def _speed_3(answer: Any) -> str:
     for x, y, w, p in _instances():
-        value = float(
-            numbers(
-                call(answer, x.copy(), y.copy(), w.copy(), p.copy(), name="bounds"),
-                (2,),
-                "two numbers, the lower bound and the upper bound",
-            )[0]
-        )
-        upper = float(np.asarray(answer(x.copy(), y.copy(), w.copy(), p.copy()), float)[1])
+        found = call(answer, x.copy(), y.copy(), w.copy(), p.copy(), name="bounds")
+        value, upper = numbers(found, (2,), "two numbers, the lower bound and the upper bound")
         signed = y[:, None] * x
         margins = signed @ w
         low, high = margins.min() / np.linalg.norm(w), np.linalg.norm(p @ signed)
@@ -188,7 +182,7 @@ def _speed_5(answer: Any) -> str:
     except _Spent:
         raise Wrong("It asked for more gradients than the budget allows.") from None
     except Exception as error:  # whatever the reader's code raises
-        raise Wrong(f"The function raised {type(error).__name__}: {error}") from None
+        raise raised(error) from None
     w = numbers(result, (rows.shape[1],), "an array with d numbers, the weights")
     size = np.linalg.norm(w)
     if size == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -9,41 +10,55 @@ from typing import Any
 import numpy as np
 import sympy
 
-from companion.exercises._grading import Grader, Wrong, call, close, numbers, one_number
+from companion.exercises._grading import Grader, Wrong, call, close, numbers, one_number, plain
 
 
-def _stationary_1(answer: Any) -> str:
+@functools.cache
+def _root() -> float:
+    """e^w at the stationary point of exercise 1."""
     w = sympy.symbols("w", real=True)
     t = sympy.symbols("t", positive=True)  # e^w
     slope = (sympy.exp(-2 * w) + sympy.exp(w)).diff(w).subs(w, sympy.log(t))
     (root,) = sympy.solve(sympy.simplify(slope), t)
+    return float(root)
+
+
+def _stationary_1(answer: Any) -> str:
+    root = _root()
     return one_number(
         answer,
-        float(sympy.log(root)),
+        math.log(root),
         right="The two pulls cancel there, and the second example is on the wrong side.",
         mistakes={
             0.0: "Not stationary: at zero the pulls are as long as the points, and those differ.",
-            float(root): "This is e to the power w.",
+            root: "This is e to the power w.",
             math.log(2): "The exponents of the two examples add: the points have both lengths.",
-            float(sympy.log(root) * 2): "This is a margin: w is multiplied by x_1.",
+            2 * math.log(root): "This is a margin: w is multiplied by x_1.",
         },
         otherwise="Not stationary. Set the derivative of the sum of the losses to zero.",
     )
 
 
-def _stationary_2(answer: Any) -> str:
-    K = 4  # noqa: N806 (the paper's letter)
+@functools.cache
+def _threshold(K: int) -> float:  # noqa: N803 (the paper's letter)
+    """The margin of exercise 2, for K layers."""
     t, m = sympy.symbols("t m", positive=True)
     curve = sympy.exp(-m * (1 + t) ** K).diff(t, 2).subs(t, 0)
     (target,) = sympy.solve(sympy.simplify(curve * sympy.exp(m)), m)
+    return float(target)
+
+
+def _stationary_2(answer: Any) -> str:
+    K = 4  # noqa: N806
+    target = _threshold(K)
     return one_number(
         answer,
-        float(target),
+        target,
         right="The square of the first derivative outweighs the second one from there on.",
         mistakes={
             0.0: "Separation alone is not enough: the margin itself is convex along the ray.",
             1.0: "The second derivative of the K-th power has the factor K (K - 1), not K^2.",
-            float(1 / target): "Upside down.",
+            1 / target: "Upside down.",
             (K - 1.0): "The square of the first derivative has a factor K^2.",
             1 / K: "The second derivative of the K-th power has two factors.",
         },
@@ -60,10 +75,8 @@ def _stationary_3(answer: Any) -> str:
     rng = np.random.default_rng(31)
     for shift, size in ((0.5, 5), (3.0, 2), (1000.0, 7), (2500.0, 4)):
         m, rho = shift + rng.uniform(0, 3, size=size), rng.uniform(0.5, 9, size=3)
-        found = call(answer, m.copy(), rho.copy(), name="log_bound")
-        if hasattr(found, "detach"):
-            found = found.detach().cpu().numpy()
-        if np.ndim(found) == 0 and _infinite(found):
+        found = plain(call(answer, m.copy(), rho.copy(), name="log_bound"))
+        if _infinite(found):
             raise Wrong("Underflow: at margins near 1000 the exponentials are zero.")
         value = float(numbers(found, (), "one number"))
         right = _log_bound(m, rho)
@@ -75,8 +88,8 @@ def _stationary_3(answer: Any) -> str:
 
 def _infinite(value: Any) -> bool:
     try:
-        return value is not None and not math.isfinite(float(value))
-    except (TypeError, ValueError):
+        return np.ndim(value) == 0 and not math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
@@ -101,6 +114,7 @@ def _explain(value: float, right: float, m: np.ndarray, rho: np.ndarray) -> None
     raise Wrong("The value differs from the logarithm of the bound.")
 
 
+@functools.cache
 def _four_layers() -> list[int]:
     """Planes, and ranks at a generic point of a plane, on a line of two planes, at the origin."""
     w = sympy.symbols("w_1:5")

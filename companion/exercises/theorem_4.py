@@ -48,11 +48,16 @@ def _theorem_4_3(answer: Any) -> str:
     alpha = numbers(answer, (2,), "two numbers, alpha_1 and alpha_2")
     if (alpha < 0).any():
         raise Wrong("Wrong sign: multipliers of inequalities are not negative.")
-    angles = np.linspace(0, 2 * math.pi, 100_001)
+    angles = np.linspace(0, 2 * math.pi, 10_001)
     u = np.stack([np.cos(angles), np.sin(angles)])
     strongest = float((alpha @ np.maximum(_X @ u, 0)).max())
     if strongest > 1 + 5e-3:
         raise Wrong("Not feasible: some unit vector u collects more than 1.")
+    if close(alpha, 1 / (_X**2).sum(axis=1), rel=5e-3):
+        raise Wrong(
+            "Feasible, but too small: a unit vector along a point collects the length of the "
+            "point, not its square."
+        )
     if not close(alpha.sum(), 1 / _BEST, rel=5e-3):
         raise Wrong("Feasible, but the bound that it proves is not the best one.")
     return "No unit collects more than 1, and the bound is the margin of exercise 2."
@@ -74,6 +79,8 @@ def _theorem_4_4(answer: Any) -> str:
             raise Wrong("The outputs have changed: what one layer gains, the other must lose.")
         sizes = np.linalg.norm(new1, axis=1)
         if not close(np.abs(new2[0]), sizes, rel=1e-9, abs_=1e-12):
+            if close(sizes, np.abs(W2[0]), rel=1e-9):
+                raise Wrong("A root is missing: the two norms of each unit have changed places.")
             if close(np.linalg.norm(new1), np.linalg.norm(new2), rel=1e-9):
                 raise Wrong(
                     "The layers have equal norms, but the units are not balanced one by one."
@@ -84,6 +91,8 @@ def _theorem_4_4(answer: Any) -> str:
 
 def _theorem_4_5(answer: Any) -> str:
     w = numbers(answer, (2, 2), "the two hidden units, an array of shape (2, 2)")
+    if np.abs(w).max() > 1e6:
+        raise Wrong("Too large: keep all four numbers below a million.")
     norms = np.linalg.norm(w, axis=1)
     if (norms == 0).any():
         raise Wrong("A unit that is zero stays zero with its output weight: give it a direction.")
@@ -92,7 +101,7 @@ def _theorem_4_5(answer: Any) -> str:
         raise Wrong("The start does not separate the points.")
     both = (_X @ w.T > 0).all(axis=0)
     margin = _end_of_flow(w, norms)
-    if margin > 1.05 * 1.0 or margin < 0.9:
+    if not 0.9 <= margin <= 1.05:
         raise Wrong("From there the flow finds a margin that is not that of exercise 1.")
     return (
         "Both units are active on both points, and the flow ends at the margin of exercise 1."

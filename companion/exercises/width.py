@@ -24,8 +24,6 @@ def _width_1(answer: Any) -> str:
             next(h for h in count(1) if 74 * h > _IMAGES): "The matrix between the two hidden "
             "layers is missing.",
             next(h for h in count(1) if 64 * h + h * h > _IMAGES): "The last layer is missing.",
-            next(h for h in count(1) if h * h + 76 * h + 10 > _IMAGES): "Without biases: only "
-            "the three matrices count.",
         },
         otherwise="Add the sizes of the three matrices and compare with the number of images.",
     )
@@ -40,10 +38,10 @@ def _width_2(answer: Any) -> str:
         right="Images on which both networks agree say nothing about the difference.",
         mistakes={
             difference / discordant: "Divided by the variance: take its square root.",
-            difference**2 / discordant: "This is the square of it (the statistic chi squared).",
             difference / np.sqrt(images): "Only images on which exactly one is wrong vary.",
-            difference / np.sqrt(discordant / 4): "Each sign is +1 or -1, of variance 1: 1/4 is "
-            "the variance of a coin that counts 0 or 1.",
+            # the statistic chi squared, and also the difference over the deviation of coins
+            difference**2 / discordant: "This is the square of it; or a coin that counts 0 or 1, "
+            "of variance 1/4, in place of a sign of variance 1.",
             (difference - 1) / np.sqrt(discordant): "Without the continuity correction, please.",
             difference: "This is the difference itself: divide by its standard deviation.",
         },
@@ -65,9 +63,16 @@ def _width_3(answer: Any) -> str:
         f, g = (np.maximum(x @ A.T, 0) @ B.T for A, B in ((W1, W2), (V1, V2)))
         if not close(g, f, rel=1e-9, abs_=1e-10):
             raise Wrong("The outputs changed: a new unit contributes, or an old one got lost.")
-        for k, (before, after) in enumerate(((W1, V1), (W2, V2)), start=1):
-            if not close(np.linalg.norm(after), np.linalg.norm(before), rel=1e-9):
-                raise Wrong(f"The outputs are the same, but the norm of layer {k} changed.")
+        same = [
+            close(np.linalg.norm(after), np.linalg.norm(before), rel=1e-9)
+            for before, after in ((W1, V1), (W2, V2))
+        ]
+        if not any(same):
+            raise Wrong("The outputs are the same, but both norms changed: where a unit is copied, "
+                        "its weights must shrink alike on both sides.")  # fmt: skip
+        if not all(same):
+            k = same.index(False) + 1
+            raise Wrong(f"The outputs are the same, but the norm of layer {k} changed.")
     return "Same outputs and same norms, so no normalized margin changes."
 
 

@@ -36,76 +36,73 @@ def count(leading):
     return sum(not any(all(m[i] <= e[i] for i in unknowns) for m in leading) for e in box)
 
 
-@pytest.mark.parametrize(
-    ("exercise_id", "answer"),
-    [
-        ("bezout.1", [16, 4, 2]),
-        ("bezout.1", (16.0, 4.0, 2.0)),
-        ("bezout.2", 15**10),
-        ("bezout.2", 15.0**10),
-        ("bezout.3", count),
-        ("bezout.4", 25),
-        ("bezout.4", sp.Integer(25)),
-        ("bezout.5", [[1, 0, 1, 0, 0, 1], [1, 0, -1, 0, 0, 0]]),
-        ("bezout.5", np.array([[1, 0, 0, 0, 0, 1], [0, 0, 1, 0, 0, 1]])),
-        ("bezout.5", [[1, 0, 1, 0, 0, 1], [1, 0, 2, 0, 0, 7]]),
-    ],
-)
-def test_solutions_pass(exercise_id: str, answer: object) -> None:
-    assert exercises.check(exercise_id, answer).correct
+SOLUTIONS = [
+    ("1", [16, 4, 2]),
+    ("1", (16.0, 4.0, 2.0)),
+    ("2", 15**10),
+    ("2", 15.0**10),
+    ("3", count),
+    ("4", 25),
+    ("4", sp.Integer(25)),
+    ("5", [[1, 0, 1, 0, 0, 1], [1, 0, -1, 0, 0, 0]]),
+    ("5", np.array([[1, 0, 0, 0, 0, 1], [0, 0, 1, 0, 0, 1]])),
+    ("5", [[1, 0, 1, 0, 0, 1], [1, 0, 2, 0, 0, 7]]),
+    ("5", [[1, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 0]]),
+]
 
 
-@pytest.mark.parametrize(
-    ("exercise_id", "answer", "why"),
-    [
-        ("bezout.1", [4, 4, 2], "roots of one equation"),
-        ("bezout.1", [8, 4, 2], "do not add"),
-        ("bezout.1", [2, 4, 2], "two solutions"),
-        ("bezout.1", [5, 4, 2], "complex fourth root"),
-        ("bezout.1", [16, 16, 8], "Not all are real"),
-        ("bezout.1", [16, 2, 1], "real ones is off"),
-        ("bezout.1", [16, 4, 4], "same function"),
-        ("bezout.1", [16, 4, 1], "functions is off"),
-        ("bezout.1", [16, 4.5, 1], "whole numbers"),
-        ("bezout.1", [16, 4], "Wrong shape"),
-        ("bezout.2", 8**10, "degree in x"),
-        ("bezout.2", 2**10, "activation alone"),
-        ("bezout.2", 16**10, "linear in its own weights"),
-        ("bezout.2", 14**10, "one more weight"),
-        ("bezout.2", 4**10, "linear network"),
-        ("bezout.2", 15, "one equation"),
-        ("bezout.2", 8, "one equation"),
-        ("bezout.2", 150, "do not add"),
-        ("bezout.2", 7, "not the product"),
-        ("bezout.2", "many", "Wrong type"),
-        ("bezout.3", lambda m: 4, "Not the number"),
-        ("bezout.3", lambda m: None, "says None"),
-        ("bezout.3", lambda m: math.prod(max(k) for k in zip(*m, strict=True)), "mixed"),
-        ("bezout.3", lambda m: (count(m) or 1) - 1, "One too few"),
-        ("bezout.3", lambda m: count(m) if any(map(sum, m)) else 1, "nothing is standard"),
-        ("bezout.3", lambda m: count(m) or 0, "infinitely many"),
-        ("bezout.3", lambda m: m[9], "raised IndexError"),
-        ("bezout.3", 4, "the function itself"),
-        ("bezout.4", 9, "excluded"),
-        ("bezout.4", 7, "straight line"),
-        ("bezout.4", -25, "sign"),
-        ("bezout.4", 16, "cannot"),
-        ("bezout.4", [25], "Wrong shape"),
-        ("bezout.5", [[1, 0, 1, 0, 0, -1], [1, 0, -1, 0, 0, 0]], "are real"),
-        ("bezout.5", [[1, 0, 1, 0, 0, 1], [1, 0, 1, 0, 0, 2]], "at infinity"),
-        ("bezout.5", [[1, 0, 1, 0, 0, 1], [2, 0, 2, 0, 0, 2]], "share a whole piece"),
-        ("bezout.5", [[1, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 0]], "are real|No"),
-        ("bezout.5", [[1, 0, 1, 0, 0, 1], [1, 2, 1, 0, 0, 0]], "touch"),
-        ("bezout.5", [[1, 0, 1, 0, 0, 1], [0, 0, 0, 1, 0, 0]], "must be quadratic"),
-        ("bezout.5", [[0.5, 0, 1, 0, 0, 1], [1, 0, -1, 0, 0, 0]], "integers"),
-        ("bezout.5", [[1, 2], [3, 4]], "Wrong shape"),
-    ],
-)
-def test_mistakes_get_their_reason(exercise_id: str, answer: object, why: str) -> None:
-    if "|" in why:  # a b = 0 with a^2 + b^2 = -1: four solutions, none real, also right
-        assert exercises.check(exercise_id, answer).correct
-    else:
-        assert why in reason(exercise_id, answer)
+MISTAKES = [
+    ("1", [4, 4, 2], "roots of one equation"),
+    ("1", [8, 4, 2], "do not add"),
+    ("1", [2, 4, 2], "two solutions"),
+    ("1", [5, 4, 2], "complex fourth root"),
+    ("1", [16, 16, 8], "Not all are real"),
+    ("1", [16, 2, 1], "real ones is off"),
+    ("1", [16, 4, 4], "same function"),
+    ("1", [16, 4, 1], "functions is off"),
+    ("1", [16, 4.5, 1], "whole numbers"),
+    ("1", [16, 4], "Wrong shape"),
+    ("2", 8**10, "degree in x"),
+    ("2", 2**10, "activation alone"),
+    ("2", 16**10, "linear in its own weights"),
+    ("2", 14**10, "one more weight"),
+    ("2", 4**10, "linear network"),
+    ("2", 15, "one equation"),
+    ("2", 8, "one equation"),
+    ("2", 150, "do not add"),
+    ("2", 7, "not the product"),
+    ("2", "many", "Wrong type"),
+    ("3", lambda m: 4, "Not the number"),
+    ("3", lambda m: None, "says None"),
+    ("3", lambda m: math.prod(max(k) for k in zip(*m, strict=True)), "mixed"),
+    ("3", lambda m: (count(m) or 1) - 1, "One too few"),
+    ("3", lambda m: count(m) if any(map(sum, m)) else 1, "nothing is standard"),
+    ("3", lambda m: count(m) or 0, "infinitely many"),
+    ("3", lambda m: m[9], "raised IndexError"),
+    ("3", 4, "the function itself"),
+    ("4", 9, "excluded"),
+    ("4", 7, "straight line"),
+    ("4", -25, "sign"),
+    ("4", 16, "cannot"),
+    ("4", [25], "Wrong shape"),
+    ("5", [[1, 0, 1, 0, 0, -1], [1, 0, -1, 0, 0, 0]], "are real"),
+    ("5", [[1, 0, 1, 0, 0, 1], [1, 0, 1, 0, 0, 2]], "at infinity"),
+    ("5", [[1, 0, 1, 0, 0, 1], [2, 0, 2, 0, 0, 2]], "share a whole piece"),
+    ("5", [[1, 0, 1, 0, 0, 1], [1, 2, 1, 0, 0, 0]], "touch"),
+    ("5", [[1, 0, 1, 0, 0, 1], [0, 0, 0, 1, 0, 0]], "must be quadratic"),
+    ("5", [[0.5, 0, 1, 0, 0, 1], [1, 0, -1, 0, 0, 0]], "integers"),
+    ("5", [[1, 2], [3, 4]], "Wrong shape"),
+]
+
+
+@pytest.mark.parametrize(("number", "answer"), SOLUTIONS)
+def test_solutions_are_right(number: str, answer: object) -> None:
+    assert exercises.check(f"bezout.{number}", answer).correct
+
+
+@pytest.mark.parametrize(("number", "answer", "why"), MISTAKES)
+def test_mistakes_get_their_reason(number: str, answer: object, why: str) -> None:
+    assert re.search(why, reason(f"bezout.{number}", answer))
 
 
 # --- the solutions are what the package finds ----------------------------------------------------
@@ -145,7 +142,7 @@ def test_exercise_5_agrees_with_the_package(rows: list[list[int]]) -> None:
 ANSWERS = {"bezout.1": (16, 4, 2), "bezout.2": (15, 15**10), "bezout.4": (25,)}
 
 
-@settings(deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(-3, 20), min_size=3, max_size=3)
     | st.integers(-3, 20)

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion import exercises
@@ -27,53 +27,41 @@ def reason(exercise_id: str, answer: object) -> str:
 # --- langevin.1 and langevin.2: numbers ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("answer", [0.06, np.float64(0.06), torch.tensor(0.06), 0.36 / 6])
-def test_the_temperature(answer: object) -> None:
-    assert exercises.check("langevin.1", answer).correct
+SOLUTIONS = [("1", 0.06), ("1", np.float64(0.06)), ("1", torch.tensor(0.06)), ("1", 0.36 / 6)]
 
 
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        (0.12, "Off by a factor"),
-        (0.03, "Off by a factor"),
-        (0.1, "square of the coefficient"),
-        (0.2, "square of the coefficient"),
-        (6 / 0.36, "inverse temperature"),
-        (0.18, "drift is missing"),
-        (1 / 6, "coefficient one"),
-        (-0.06, "Wrong sign"),
-        (1.0, "flux"),
-        ([0.06], "Wrong shape"),
-        ("T", "Wrong type"),
-    ],
-)
-def test_wrong_temperatures(answer: object, why: str) -> None:
-    assert why in reason("langevin.1", answer)
+MISTAKES = [
+    ("1", 0.12, "Off by a factor"),
+    ("1", 0.03, "Off by a factor"),
+    ("1", 0.1, "square of the coefficient"),
+    ("1", 0.2, "square of the coefficient"),
+    ("1", 6 / 0.36, "inverse temperature"),
+    ("1", 3 / 0.36, "a factor is missing"),
+    ("1", 0.36 * 3 / 2, "confines more"),
+    ("1", 0.18, "drift is missing"),
+    ("1", 1 / 6, "coefficient one"),
+    ("1", -0.06, "Wrong sign"),
+    ("1", 1.0, "flux"),
+    ("1", [0.06], "Wrong shape"),
+    ("1", "T", "Wrong type"),
+]
 
 
-@pytest.mark.parametrize("answer", [CROSSOVER, 0.0621, torch.tensor(CROSSOVER)])
-def test_the_crossover(answer: object) -> None:
-    assert exercises.check("langevin.2", answer).correct
+SOLUTIONS += [("2", CROSSOVER), ("2", 0.0621), ("2", torch.tensor(CROSSOVER))]
 
 
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        (0.1 / math.log(25), "power -1/2"),
-        (0.6 / math.log(25), "single direction"),
-        (0.3 / math.log(25), "Count the directions"),
-        (1 / CROSSOVER, "inverse temperature"),
-        (0.2 / math.log10(25), "natural logarithm"),
-        (0.6 / 72, "by its logarithm"),
-        (-CROSSOVER, "Wrong sign"),
-        (0.5, "Laplace"),
-        (None, "Wrong type"),
-        (math.nan, "Not finite"),
-    ],
-)
-def test_wrong_crossovers(answer: object, why: str) -> None:
-    assert why in reason("langevin.2", answer)
+MISTAKES += [
+    ("2", 0.1 / math.log(25), "power -1/2"),
+    ("2", 0.6 / math.log(25), "single direction"),
+    ("2", 0.3 / math.log(25), "Count the directions"),
+    ("2", 1 / CROSSOVER, "inverse temperature"),
+    ("2", 0.2 / math.log10(25), "natural logarithm"),
+    ("2", 0.6 / 72, "by its logarithm"),
+    ("2", -CROSSOVER, "Wrong sign"),
+    ("2", 0.5, "Laplace"),
+    ("2", None, "Wrong type"),
+    ("2", math.nan, "Not finite"),
+]
 
 
 # --- langevin.3: the covariance of a batch -------------------------------------------------------
@@ -93,29 +81,23 @@ def with_the_unbiased_one(gradients, b):
     return np.cov(gradients.T) * (1 - b / len(gradients)) / b
 
 
-@pytest.mark.parametrize("answer", [covariance, with_torch, with_the_unbiased_one])
-def test_the_covariance(answer: object) -> None:
-    assert exercises.check("langevin.3", answer).correct
+SOLUTIONS += [("3", covariance), ("3", with_torch), ("3", with_the_unbiased_one)]
 
 
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        (lambda g, b: g.T @ g / len(g), "mean gradient is missing"),
-        (lambda g, b: np.cov(g.T, bias=True) / b, "with replacement"),
-        (lambda g, b: np.cov(g.T, bias=True), "must matter"),
-        (lambda g, b: np.cov(g.T), "must matter"),
-        (lambda g, b: np.cov(g.T, bias=True) * (1 - b / len(g)) / b, "at batches of one"),
-        (lambda g, b: covariance(g, b) * b, "larger"),
-        (lambda g, b: -covariance(g, b), "not the covariance"),
-        (lambda g, b: covariance(g, b).trace(), "Wrong shape"),
-        (lambda g, b: None, "Wrong type"),
-        (lambda g: g, "raised TypeError"),
-        (0.5, "the function itself"),
-    ],
-)
-def test_wrong_covariances(answer: object, why: str) -> None:
-    assert why in reason("langevin.3", answer)
+MISTAKES += [
+    ("3", lambda g, b: g.T @ g / len(g), "mean gradient is missing"),
+    ("3", lambda g, b: np.cov(g.T, bias=True) / b, "with replacement"),
+    ("3", lambda g, b: np.cov(g.T, bias=True), "must matter"),
+    ("3", lambda g, b: np.cov(g.T), "must matter"),
+    ("3", lambda g, b: np.cov(g.T, bias=True) * (1 - b / len(g)) / b, "at batches of one"),
+    ("3", lambda g, b: covariance(g, b) * b, "larger"),
+    ("3", lambda g, b: covariance(g, b) * len(g) / (len(g) - 1), "divide by their number"),
+    ("3", lambda g, b: -covariance(g, b), "not the covariance"),
+    ("3", lambda g, b: covariance(g, b).trace(), "Wrong shape"),
+    ("3", lambda g, b: None, "Wrong type"),
+    ("3", lambda g: g, "raised TypeError"),
+    ("3", 0.5, "the function itself"),
+]
 
 
 # --- langevin.4: accept or reject ----------------------------------------------------------------
@@ -129,74 +111,73 @@ def acceptance(V, slope, x, y, T, h, *, depth=1.0, back=1.0, variance=2.0, tempe
     return math.exp(min(0.0, log_ratio + back * (log_q(x, y) - log_q(y, x))))
 
 
-def test_the_acceptance() -> None:
-    assert exercises.check("langevin.4", acceptance).correct
+SOLUTIONS += [("4", acceptance)]
 
 
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"back": 0.0}, "proposal is missing"),
-        ({"back": -1.0}, "wrong way round"),
-        ({"depth": -1.0}, "sign of V"),
-        ({"temper": False}, "temperature is missing"),
-        ({"variance": 4.0}, "2 h T"),
-        ({"variance": 1.0}, "not h T"),
-        ({"depth": 3.0}, "not the ratio"),
-    ],
-)
-def test_wrong_acceptances(change: dict, why: str) -> None:
+def changed(**change):
     def answer(V, slope, x, y, T, h):
         return acceptance(V, slope, x, y, T, h, **change)
 
-    assert why in reason("langevin.4", answer)
+    return answer
 
 
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        (lambda V, s, x, y, T, h: 1.5, "More than one"),
-        (lambda V, s, x, y, T, h: -0.5, "Negative"),
-        (lambda V, s, x, y, T, h: [1.0], "Wrong shape"),
-        (lambda V, s, x, y, T, h: math.nan, "Not finite"),
-        (lambda V: 1.0, "raised TypeError"),
-        (0.7, "the function itself"),
-    ],
-)
-def test_answers_that_are_no_acceptance(answer: object, why: str) -> None:
-    assert why in reason("langevin.4", answer)
+MISTAKES += [
+    ("4", changed(back=0.0), "proposal is missing"),
+    ("4", changed(back=-1.0), "wrong way round"),
+    ("4", changed(depth=-1.0), "sign of V"),
+    ("4", changed(temper=False), "temperature is missing"),
+    ("4", changed(variance=4.0), "2 h T"),
+    ("4", changed(variance=1.0), "not h T"),
+    ("4", changed(depth=3.0), "not the ratio"),
+]
+MISTAKES += [
+    ("4", lambda V, s, x, y, T, h: 1.5, "More than one"),
+    ("4", lambda V, s, x, y, T, h: -0.5, "Negative"),
+    ("4", lambda V, s, x, y, T, h: [1.0], "Wrong shape"),
+    ("4", lambda V, s, x, y, T, h: math.nan, "Not finite"),
+    ("4", lambda V: 1.0, "raised TypeError"),
+    ("4", 0.7, "the function itself"),
+]
 
 
 # --- langevin.5: stable by noise -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("answer", [[1, 3, 1.2], [3, 1, 1.2], [0.1, 0.3, 12.0], [1, 3, 1.33]])
+SOLUTIONS += [("5", [1, 3, 1.2]), ("5", [3, 1, 1.2]), ("5", [0.1, 0.3, 12.0]), ("5", [1, 3, 1.33])]
+
+
+@pytest.mark.parametrize("answer", [answer for number, answer in SOLUTIONS if number == "5"])
 def test_curvatures_that_noise_makes_stable(answer: list[float]) -> None:
-    assert exercises.check("langevin.5", answer).correct
     h = torch.tensor(answer[:2], dtype=torch.float64)
     assert answer[2] * float(h.mean()) > 2
     assert langevin.lyapunov_exponent(h, answer[2]) < 0
 
 
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        ([1, 3, 0.9], "GD does not diverge"),
-        ([1, 3, 1.4], "Almost every path of SGD leaves"),
-        ([2, 2, 1.2], "Almost every path of SGD leaves"),
-        ([-1, 3, 1.2], "curvatures must be positive"),
-        ([1, 3, -1.2], "step size must be positive"),
-        ([1, 3], "Wrong shape"),
-        ("h", "Wrong type"),
-    ],
-)
-def test_curvatures_that_are_no_answer(answer: object, why: str) -> None:
-    assert why in reason("langevin.5", answer)
+MISTAKES += [
+    ("5", [1, 3, 0.9], "GD does not diverge"),
+    ("5", [1, 3, 1.4], "Almost every path of SGD leaves"),
+    ("5", [2, 2, 1.2], "Almost every path of SGD leaves"),
+    ("5", [-1, 3, 1.2], "curvatures must be positive"),
+    ("5", [1, 3, -1.2], "step size must be positive"),
+    ("5", [1, 3], "Wrong shape"),
+    ("5", "h", "Wrong type"),
+]
+
+
+@pytest.mark.parametrize(("number", "answer"), SOLUTIONS)
+def test_solutions_are_right(number: str, answer: object) -> None:
+    assert exercises.check(f"langevin.{number}", answer).correct
+
+
+@pytest.mark.parametrize(("number", "answer", "why"), MISTAKES)
+def test_mistakes_get_their_reason(number: str, answer: object, why: str) -> None:
+    assert re.search(why, reason(f"langevin.{number}", answer))
 
 
 # --- no answer in a message ----------------------------------------------------------------------
 
 
+@settings(max_examples=25)
 @given(st.floats(-10, 10) | st.text(max_size=3), st.sampled_from(["langevin.1", "langevin.2"]))
 def test_no_message_holds_an_answer(answer: object, exercise_id: str) -> None:
     verdict = exercises.check(exercise_id, answer)
