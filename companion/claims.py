@@ -44,6 +44,7 @@ __all__ = [
     "check",
     "get",
     "load",
+    "prose_as_html",
     "records_from_notebook",
     "table",
 ]
@@ -137,7 +138,7 @@ class Table:
 def _entry(claim: Claim) -> str:
     """One claim as HTML: its id and verdict, what the source says, what this book says."""
     lines = [("Source", claim.source), ("Claim", claim.statement), ("Here", claim.corrected)]
-    terms = "".join(f"<dt>{head}</dt><dd>{_prose(text)}</dd>" for head, text in lines)
+    terms = "".join(f"<dt>{head}</dt><dd>{prose_as_html(text)}</dd>" for head, text in lines)
     verdict = claim.verdict or "open"
     return (
         f'<div class="claim"><p class="claim-head"><code>{html.escape(claim.id)}</code> '
@@ -145,8 +146,8 @@ def _entry(claim: Claim) -> str:
     )
 
 
-def _prose(text: str) -> str:
-    """Escape a sentence and hand its $...$ to MathJax, which reads \\( ... \\) in raw HTML."""
+def prose_as_html(text: str) -> str:
+    """A sentence as HTML: escaped, with its $...$ as MathJax reads it in raw HTML, \\( ... \\)."""
     pieces = html.escape(text, quote=False).split("$")
     return "".join(
         f'<span class="math notranslate nohighlight">\\({piece}\\)</span>' if i % 2 else piece
@@ -262,10 +263,15 @@ class Record:
             slug = f"{slug}-{digest}" if slug else digest
         return f"check-{self.id}-{slug}"
 
+    @property
+    def shown(self) -> str:
+        """The measured value as pages show it."""
+        return _format(self.measured)
+
     def __str__(self) -> str:
         bounds = " and ".join(map(str, self.bounds))
         mark = "✓" if self.passed else "✗"
-        return f"{mark} {self.id} · {self.quantity}: {_format(self.measured)} (required {bounds})"
+        return f"{mark} {self.id} · {self.quantity}: {self.shown} (required {bounds})"
 
     def bundle(self) -> dict[str, Any]:
         """Return the mime bundle that Jupyter shows and the concordance reads."""
@@ -278,7 +284,7 @@ class Record:
             f'<p class="claim-check" id="{anchor}">'
             f'<span role="img" aria-label="holds">✓</span> '
             f'<a href="#{anchor}"><code>{html.escape(self.id)}</code></a> '
-            f"{html.escape(self.quantity)}: <strong>{_format(self.measured)}</strong> "
+            f"{html.escape(self.quantity)}: <strong>{self.shown}</strong> "
             f'<span class="claim-bound">(required {bounds})</span></p>'
         )
 
@@ -457,22 +463,26 @@ def _format(value: int | float) -> str:
 # --- reading notebooks ---------------------------------------------------------------------------
 
 
-def records_from_notebook(path: str | Path) -> tuple[Record, ...]:
+def records_from_notebook(notebook: str | Path | Mapping[str, Any]) -> tuple[Record, ...]:
     """Return the records that :func:`check` left in an executed notebook, in order.
+
+    Args:
+        notebook: Its file, or what nbformat reads from it.
 
     Raises:
         ValueError: if the file is not a notebook or a record in it is malformed.
     """
-    path = Path(path)
-    records = []
-    for index, cell in enumerate(_cells(path)):
-        for output in cell.get("outputs", []):
-            if MIME in output.get("data", {}):
-                records.append(_record(output["data"][MIME], path, index))
-    return tuple(records)
+    here = isinstance(notebook, Mapping)
+    cells, name = (notebook["cells"], "notebook") if here else (_cells(Path(notebook)), notebook)
+    return tuple(
+        _record(output["data"][MIME], name, index)
+        for index, cell in enumerate(cells)
+        for output in cell.get("outputs", [])
+        if MIME in output.get("data", {})
+    )
 
 
-def _record(data: Any, path: Path, cell: int) -> Record:
+def _record(data: Any, name: str | Path, cell: int) -> Record:
     try:
         return Record(
             id=data["id"],
@@ -483,7 +493,7 @@ def _record(data: Any, path: Path, cell: int) -> Record:
             cell=cell,
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}, cell {cell}: malformed claim record ({error!r}).") from None
+        raise ValueError(f"{name}, cell {cell}: malformed claim record ({error!r}).") from None
 
 
 class Use(NamedTuple):

@@ -23,7 +23,8 @@ def number_as_the_paper(app: Sphinx, env: BuildEnvironment) -> list[str]:
     for docname, by_kind in env.toc_fignumbers.items():
         initial = PurePosixPath(docname).name[0].upper()
         for kind, numbers in by_kind.items():
-            if kind in ("exercise", "solution"):
+            if kind == "exercise":  # counted within the chapter, as for its checker
+                numbers.update({anchor: (place,) for place, anchor in enumerate(numbers, start=1)})
                 continue
             own: Counter[str] = Counter()
             for anchor in numbers:

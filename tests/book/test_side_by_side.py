@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
 from jupyter_cache import get_cache
 
 EXTENSION = Path(__file__).parents[2] / "book" / "_ext" / "side_by_side.py"
@@ -45,5 +48,12 @@ def test_only_what_passes_is_cached_and_nothing_runs_twice(
     _, executed = cache.merge_match_into_notebook(right)
     assert executed.cells[0].outputs[0]["data"]["text/plain"] == "42"
     assert (tmp_path / "runs").read_text() == "x"
+    facts = cache.match_cache_notebook(right).data
+    assert facts["execution_seconds"] > 0
+    assert datetime.fromisoformat(facts["date"]) <= datetime.now(UTC)
+    place = facts["environment"]
+    assert place["python"] == platform.python_version()
+    assert place["torch"] == torch.__version__
+    assert place["device"] == "cpu" and place["threads"] >= 1 and place["processor"]
     with pytest.raises(KeyError):
         cache.match_cache_notebook(nbformat.read(tmp_path / "wrong.ipynb", nbformat.NO_CONVERT))
