@@ -1,4 +1,5 @@
-// Lets native range inputs choose among the frames of an explorer; no library, no request.
+// Lets native range inputs choose among the frames of an explorer, which lie in the explorer itself
+// or, on a site, in a file that its `data-frames` names; no library.
 (() => {
   // Without it (Safari before 16.4) the first frame stays, and the controls stay hidden.
   if (typeof DecompressionStream === "undefined") return;
@@ -7,6 +8,21 @@
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).json();
   };
+  // A script, because pages opened from a folder may not fetch.
+  const load = (url) =>
+    new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.onload = () => resolve(script.frames);
+      script.onerror = reject;
+      script.src = url;
+      document.head.append(script);
+    });
+  const frames = async (root) =>
+    unpack(
+      root.dataset.frames
+        ? await load(root.dataset.frames)
+        : root.querySelector('script[type="application/json"]').textContent,
+    );
   const source = (data, at, theme) => {
     const frame = data.items[data.order[at]];
     if (data.kind === "svg") {
@@ -23,8 +39,10 @@
     const outputs = [...root.querySelectorAll("output")];
     let data = null;
     const show = async () => {
-      data ??= unpack(root.querySelector('script[type="application/json"]').textContent);
-      const { texts, alts, ...frames } = await data;
+      data ??= frames(root);
+      const drawn = await data.catch(() => (data = null));
+      if (!drawn) return; // the frame shown stays; the next move of a slider tries again
+      const { texts, alts } = drawn;
       let at = 0;
       inputs.forEach((input, i) => {
         const text = texts[i][Number(input.value)];
@@ -33,7 +51,7 @@
         input.setAttribute("aria-valuetext", text);
       });
       const theme = document.documentElement.dataset.theme === "dark" ? 1 : 0;
-      image.src = source(frames, at, theme);
+      image.src = source(drawn, at, theme);
       image.alt = alts[at];
     };
     inputs.forEach((input) => input.addEventListener("input", show));
