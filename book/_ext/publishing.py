@@ -9,9 +9,12 @@ would give to `git clone`. The buttons open the copies that `make notebooks` wri
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -40,6 +43,29 @@ def set_base_url(app: Sphinx, config: Config) -> None:
         config.ogp_custom_meta_tags = CARD_TAGS
         config.sitemap_url_scheme = "{link}"
         config.sitemap_excludes = ["404.html", "search.html", "genindex.html", "prf-prf.html"]
+
+
+def plain_math(tex: str) -> str:
+    """A short formula as text for link previews: Greek letters, names of functions, no commands."""
+
+    def command(match: re.Match[str]) -> str:
+        name = match[1].removeprefix("var")
+        greek = f"GREEK {'CAPITAL' if name[:1].isupper() else 'SMALL'} LETTER {name.upper()}"
+        try:
+            return unicodedata.lookup(greek)
+        except KeyError:
+            return {"lVert": "‖", "rVert": "‖", "tilde": "", "le": "≤", "ge": "≥"}.get(name, name)
+
+    words = re.sub(r"\\([A-Za-z]+)\s*", lambda match: f"{command(match)} ", tex)
+    return " ".join(re.sub(r"\\.|[{}]", "", words).split())
+
+
+def preview_formulas_as_text(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Before the description is taken from the page, which is written already."""
+    for formula in doctree.findall(nodes.math) if doctree is not None else ():
+        formula.children = [nodes.Text(plain_math(formula.astext()))]
 
 
 def repository() -> str:
@@ -86,6 +112,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     if base_url():
         app.setup_extension("sphinxext.opengraph")
         app.setup_extension("sphinx_sitemap")
+        app.connect("html-page-context", preview_formulas_as_text, priority=400)
     if repository():
         # After the theme, which begins the list of buttons in the same event.
         app.connect("html-page-context", add_launch_buttons, priority=600)

@@ -98,11 +98,10 @@ def test_syllabus_keeps_the_order_and_gives_homework_of_its_chapters(
         assert here and not set(here) & set(seen)
         seen += here
         names = {name.partition("/")[2]: name for name in here}
-        given = re.findall(r"(\w+) ((?:\d+(?:, (?=\d)| and )?)+)", homework)
+        given = re.findall(r"`(\w+)\.(\d+)`", homework)
         assert given, homework
-        for short, numbers in given:
-            asked = set(map(int, re.findall(r"\d+", numbers)))
-            assert asked <= set(entries[names[short]]["homework"]), f"{short} {numbers}"
+        for short, exercise in given:
+            assert int(exercise) in entries[names[short]]["homework"], f"{short}.{exercise}"
     for position, name in enumerate(seen):
         assert set(entries[name]["needs"]) & set(seen[position + 1 :]) == set(), name
 

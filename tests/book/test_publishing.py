@@ -52,6 +52,20 @@ def test_buttons_lead_to_the_branch_of_notebooks(repository: str, links: dict[st
     assert publishing.launch_links(repository, PAGE) == links
 
 
+@pytest.mark.parametrize(
+    ("tex", "text"),
+    [
+        (r"\log\log t", "log log t"),
+        ("10^{300}", "10^300"),
+        (r"\lVert V_k \rVert = 1", "‖ V_k ‖ = 1"),
+        (r"\gamma\rho \le \varepsilon", "γ ρ ≤ ε"),
+        (r"f(W;\, x)", "f(W; x)"),
+    ],
+)
+def test_formulas_in_previews_are_text(tex: str, text: str) -> None:
+    assert publishing.plain_math(tex) == text
+
+
 def context(suffix: str) -> dict[str, object]:
     """What the theme passes on when it writes the page, as far as buttons go."""
     return {
