@@ -145,6 +145,7 @@ def test_copy_runs_on_a_strange_machine(path: str, machine: Machine, tmp_path: P
     empty.mkdir()
     shutil.copy(machine.copies / path, empty)
     variables = {k: v for k, v in os.environ.items() if k not in NOT_PASSED_ON}
+    variables.setdefault("OMP_NUM_THREADS", "1")  # other tests run beside this one
     variables |= {"JUPYTER_PATH": str(kernel.parents[1]), "VIRTUAL_ENV": str(environment)}
     options = ["--nbval-lax", "--nbval-kernel-name=strange", "--nbval-cell-timeout=600"]
     options += ["--rootdir=.", "-p", "no:cacheprovider", "-p", "no:xdist", Path(path).name]
