@@ -515,8 +515,11 @@ def _choices(
         slides = np.array([state == "slide" for state in states])
         theta = np.array([float(state == "on") for state in states])
         among = gram[np.ix_(slides, slides)]
-        if (a * q[slides] >= 0).any() or np.linalg.matrix_rank(among) < slides.sum():
+        if (a * q[slides] >= 0).any():
             continue  # a pair with a_j y_n > 0 does not stay on its kink
+        # NumPy before 2 has no rank of an empty matrix.
+        if slides.any() and np.linalg.matrix_rank(among) < slides.sum():
+            continue
         push = (from_others + gram @ (q * theta))[slides]
         theta[slides] = -np.linalg.solve(among, push) / q[slides]
         speed = np.sign(a) * (from_others + gram @ (q * theta)) / scale
