@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from bs4 import BeautifulSoup
 from pybtex.database import parse_string
 
 from companion import claims
+from tests.book import test_site
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -26,6 +26,7 @@ import concordance  # noqa: E402
 HTML = ROOT / "_build" / "html"
 PAGE = f"{concordance.PAGE}.html"
 REQUIRED = bool(os.environ.get("BROWSER_REQUIRED") or os.environ.get("CI"))
+browser = test_site.browser
 
 CLAIM = claims.Claim(
     id="lemma-3",
@@ -262,23 +263,8 @@ def test_every_work_in_the_evidence_is_linked(page: BeautifulSoup) -> None:
             assert work == "PNAS 2020", "this work is not linked"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-        candidates = [os.environ.get("CHROMIUM"), *map(shutil.which, names)]
-        candidates.append(playwright.chromium.executable_path)
-        path = next((p for p in candidates if p and Path(p).exists()), None)
-        if path is None:
-            pytest.fail("no Chromium found") if REQUIRED else pytest.skip("no Chromium found")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-def test_claims_are_filtered_and_sorted(page: BeautifulSoup, chromium) -> None:
-    tab = chromium.new_page()
+def test_claims_are_filtered_and_sorted(page: BeautifulSoup, browser) -> None:
+    tab = browser.new_page()
     tab.goto((HTML / PAGE).as_uri())
 
     def shown() -> list[str]:
@@ -313,8 +299,8 @@ def test_claims_are_filtered_and_sorted(page: BeautifulSoup, chromium) -> None:
     tab.close()
 
 
-def test_claims_can_be_read_without_javascript(chromium) -> None:
-    context = chromium.new_context(java_script_enabled=False)
+def test_claims_can_be_read_without_javascript(browser) -> None:
+    context = browser.new_context(java_script_enabled=False)
     tab = context.new_page()
     tab.goto((HTML / PAGE).as_uri())
     assert tab.locator(".concordance > section:visible").count() == len(claims.load())

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
@@ -234,29 +234,19 @@ def test_page_is_whole_without_any_other_host(visit: Visit) -> None:
     assert visit.errors == []
 
 
-# The rules that a theme or a width can break; the others look at what is the same in every view.
-RULES_OF_LOOKS = ["color-contrast", "link-in-text-block", "scrollable-region-focusable"]
-
-
-def violations(page, rules: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """The rules of axe-core that the page violates, each with the first element that does.
-
-    Without ``rules`` these are all that axe-core runs by default.
-    """
+def violations(page) -> list[tuple[str, str]]:
+    """The rules of axe-core that the page violates, each with the first element that does."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.evaluate(LIGHTEN)
     # Without preloading, which asks the site for style sheets in wrong places, and without the
     # details of what passed, which take as long as the check.
     options = {"preload": False, "resultTypes": ["violations"]}
-    if rules:
-        options["runOnly"] = list(rules)
     found = axe.run(page, options=options).response["violations"]
     return [(violation["id"], violation["nodes"][0]["html"][:200]) for violation in found]
 
 
 def test_page_is_accessible(visit: Visit) -> None:
-    everything = visit.scheme == "light"
-    assert violations(visit.page, () if everything else RULES_OF_LOOKS) == []
+    assert violations(visit.page) == []
 
 
 def test_a_page_that_is_not_accessible_is_noticed(browser, site: str) -> None:
